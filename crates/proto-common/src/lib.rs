@@ -6,11 +6,16 @@
 pub mod failure;
 pub mod idempotency;
 pub mod method;
+pub mod money;
+pub mod page;
+pub mod time;
 pub mod validation;
 
 pub use failure::Failure;
 pub use idempotency::{IdempotencyKey, REPLAY_HEADER};
 pub use method::{Access, Method, Shape};
+pub use money::{Currency, Money};
+pub use page::PageToken;
 pub use v1::Reason;
 pub use validation::{Check, FieldError, InvalidRequest};
 
