@@ -67,9 +67,10 @@ impl From<InvalidRequest> for Failure {
         let named: Vec<&str> = invalid.violations.iter().take(3).map(|(field, _)| field.as_str()).collect();
         let more = if invalid.violations.len() > named.len() { ", …" } else { "" };
         let message = format!("invalid request: {}{more}", named.join(", "));
-        // tonic-types has no `reason` on a violation yet, so the description opens with it.
         let violations = invalid.violations.into_iter().map(|(field, error)| {
-            FieldViolation::new(field, format!("{}: {}", error.reason.wire_name(), error.message))
+            let mut violation = FieldViolation::new(field, error.message);
+            error.reason.wire_name().clone_into(&mut violation.reason);
+            violation
         });
         Self::new(Code::InvalidArgument, Reason::InvalidRequest, message).field_violations(violations)
     }
@@ -219,6 +220,8 @@ pub fn page_size(value: i32) -> Result<i64, FieldError> {
 
 #[cfg(test)]
 mod tests {
+    use tonic_types::StatusExt;
+
     use super::*;
 
     #[test]
@@ -237,6 +240,13 @@ mod tests {
                 ("lines[3].quantity", Reason::OutOfBounds)
             ]
         );
+    }
+
+    #[test]
+    fn a_violation_goes_out_with_its_reason() {
+        let status = Status::from(InvalidRequest::one("sku", FieldError::required()));
+        let sent = status.get_details_bad_request().unwrap().field_violations;
+        assert_eq!((sent[0].field.as_str(), sent[0].reason.as_str()), ("sku", "REQUIRED"));
     }
 
     #[test]
