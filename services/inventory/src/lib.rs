@@ -1,1 +1,3 @@
-//! To be written.
+//! The inventory service: what the shop sells, how much of it there is, and for whom it is set aside.
+
+pub mod domain;

@@ -1,0 +1,147 @@
+//! What can be asked of the book, and what it answers.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use souk_proto_common::IdempotencyKey;
+use uuid::Uuid;
+
+use super::movement::Reason;
+use super::names::StockKey;
+use super::reservation::{Lines, Reservation};
+use super::stock::StockLevel;
+
+/// A change of stock, whole or not at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Hold units.
+    Reserve(Reserve),
+    /// Turn a hold into an allocation.
+    Commit(Resolve),
+    /// Give units back.
+    Release(Resolve),
+    /// Book units that came.
+    Receive(Receive),
+    /// Correct what is there.
+    Adjust(Adjust),
+    /// End those of these holds that are due.
+    Expire(Vec<Uuid>),
+}
+
+/// See [`Command::Reserve`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reserve {
+    /// The name of the reservation.
+    pub reservation_id: Uuid,
+    /// What to hold; not empty.
+    pub lines: Lines,
+    /// For how long.
+    pub ttl: Duration,
+}
+
+/// See [`Command::Commit`] and [`Command::Release`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolve {
+    /// Which reservation.
+    pub reservation_id: Uuid,
+    /// How much of it; `None`: all.
+    pub lines: Option<Lines>,
+}
+
+/// See [`Command::Receive`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receive {
+    /// Of what, where.
+    pub key: StockKey,
+    /// How much came; more than 0.
+    pub quantity: i64,
+    /// Why.
+    pub reason: Reason,
+    /// The caller's own reference.
+    pub reference: String,
+}
+
+/// See [`Command::Adjust`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Adjust {
+    /// Of what, where.
+    pub key: StockKey,
+    /// By how much, or to what.
+    pub change: Change,
+    /// Why.
+    pub reason: Reason,
+    /// The caller's own reference.
+    pub reference: String,
+}
+
+/// By how much, or to what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// `on_hand += delta`; not 0.
+    Delta(i64),
+    /// `on_hand = count`, if it has not changed since.
+    Count {
+        /// Units counted.
+        on_hand: i64,
+        /// [`Stock::on_hand_version`](super::Stock::on_hand_version) when the count began.
+        etag: i64,
+    },
+}
+
+/// Who asks, when, and under which key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// A user's id, or the name of a service.
+    pub actor: String,
+    /// None for what the service does by itself.
+    pub key: Option<CallKey>,
+    /// The moment at which the command is decided.
+    pub now: DateTime<Utc>,
+}
+
+/// The idempotency key of a call, and the RPC that it belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallKey {
+    /// The path of the RPC.
+    pub method: &'static str,
+    /// Key and fingerprint.
+    pub key: IdempotencyKey,
+}
+
+/// What became of a command. Stored with its key, to be told again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// The reservation after it.
+    Reservation(Reservation),
+    /// The level after it.
+    Level(StockLevel),
+    /// So many holds were ended.
+    Expired(usize),
+}
+
+/// A reply, and whether it was given before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer<T = Reply> {
+    /// What is told.
+    pub value: T,
+    /// It took effect before this call.
+    pub replayed: bool,
+}
+
+impl<T> Answer<T> {
+    /// It took effect now.
+    pub fn fresh(value: T) -> Self {
+        Self { value, replayed: false }
+    }
+
+    /// It took effect before.
+    pub fn replayed(value: T) -> Self {
+        Self { value, replayed: true }
+    }
+
+    /// The same with another value.
+    pub fn map<U>(self, with: impl FnOnce(T) -> U) -> Answer<U> {
+        Answer { value: with(self.value), replayed: self.replayed }
+    }
+}
