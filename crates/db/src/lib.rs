@@ -1,1 +1,47 @@
-//! To be written.
+//! One SQL on two engines: SQLite in the file beside the process, PostgreSQL over the network.
+//!
+//! Owns: connections, transactions, statements, migrations, group commit, idempotency keys and leases. Never: the SQL or the rules of
+//! a service.
+//!
+//! SQL is written once, in the subset that both engines understand, with `$1`, `$2`, … for values:
+//!
+//! | Rust | SQLite | PostgreSQL |
+//! |---|---|---|
+//! | `i64`, `i32`, `u32` | `BIGINT` | `BIGINT` |
+//! | `bool` | `BOOLEAN` | `BOOLEAN` |
+//! | `String`, `&str` | `TEXT` | `TEXT` (`COLLATE "C"` where it is sorted) |
+//! | `Uuid` | `BLOB` | `UUID` |
+//! | `DateTime<Utc>`, in microseconds | `TEXT` | `TIMESTAMPTZ` |
+//! | `Vec<u8>`, `&[u8]` | `BLOB` | `BYTEA` |
+//!
+//! `Option` of each is the nullable column. Sums are cast (`CAST(SUM(x) AS BIGINT)`), duplicates are met with `ON CONFLICT DO NOTHING` and
+//! the row count (an error would abort PostgreSQL's transaction), `NULLS LAST` is said, and time comes from the clock, never from the
+//! database. Where one engine needs its own text, it stands beside its twin in one `match tx.engine()`.
+
+mod connect;
+mod error;
+mod group;
+pub mod idempotency;
+pub mod lease;
+mod migrate;
+mod rows;
+pub mod schema;
+mod statement;
+mod transaction;
+mod value;
+
+pub use connect::{Db, DbConfig, Engine};
+pub use error::{Error, Kind};
+pub use group::{Batch, GroupCommit, GroupConfig, GroupError, GroupStats};
+pub use migrate::MigrationSet;
+pub use rows::many;
+pub use statement::{Row, Statement, sql};
+pub use transaction::Tx;
+pub use value::Value;
+
+/// The tables of this crate: `idempotency_keys` and `leases`.
+pub static MIGRATIONS: MigrationSet = MigrationSet {
+    name: "db",
+    sqlite: &sqlx::migrate!("migrations/sqlite"),
+    postgres: &sqlx::migrate!("migrations/postgres"),
+};

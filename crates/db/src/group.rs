@@ -1,0 +1,240 @@
+//! Group commit: concurrent small transactions of one kind share one.
+//!
+//! While a batch commits, the commands that arrive are gathered; they are the next batch. There is no timer: a command that arrives
+//! while nothing is in flight is a batch of its own and starts at once, so that an idle system answers as fast as without groups and a
+//! busy one pays for one commit where it would have paid for hundreds.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures::FutureExt;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::connect::Db;
+use crate::error::{Error, Kind};
+use crate::transaction::Tx;
+
+/// What a group does with its commands.
+pub trait Batch: Send + Sync + 'static {
+    /// One command.
+    type Command: Send + Sync + 'static;
+    /// What a command is answered.
+    type Reply: Send + 'static;
+    /// Why a command is refused. A refused command must have left no trace in the transaction.
+    type Error: Send + 'static;
+
+    /// Decides every command, in order, within one transaction; one result for each. An `Err` is a failure of the whole: nothing of it
+    /// is committed, and the commands are tried again or told so.
+    fn apply(
+        &self,
+        tx: &mut Tx,
+        commands: &[Self::Command],
+    ) -> impl Future<Output = Result<Vec<Result<Self::Reply, Self::Error>>, Error>> + Send;
+}
+
+/// The bounds of a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct GroupConfig {
+    /// Commands that wait for the next transaction; one more is refused at once.
+    pub queue_max: usize,
+    /// Commands in one transaction.
+    pub batch_max: usize,
+}
+
+impl Default for GroupConfig {
+    fn default() -> Self {
+        Self { queue_max: 4_096, batch_max: 256 }
+    }
+}
+
+/// Why a command was not done.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum GroupError<E> {
+    /// `queue_max` commands wait already. Nothing was done.
+    #[error("too many commands are waiting")]
+    QueueFull,
+    /// Its deadline passed before a transaction took it up. Nothing was done.
+    #[error("the deadline passed in the queue")]
+    Expired,
+    /// The database failed; of kind `Unavailable`, the outcome is not known.
+    #[error(transparent)]
+    Db(#[from] Error),
+    /// The batch refused it.
+    #[error("refused")]
+    Rejected(E),
+}
+
+/// A group. Cheap to clone; its worker ends when the last clone is dropped and everything queued is answered.
+#[derive(Debug)]
+pub struct GroupCommit<B: Batch> {
+    queue: mpsc::Sender<Queued<B>>,
+    stats: Arc<GroupStats>,
+}
+
+impl<B: Batch> Clone for GroupCommit<B> {
+    fn clone(&self) -> Self {
+        Self { queue: self.queue.clone(), stats: self.stats.clone() }
+    }
+}
+
+/// What a group has done so far.
+#[derive(Debug, Default)]
+pub struct GroupStats {
+    batches: AtomicU64,
+    commands: AtomicU64,
+    dropped: AtomicU64,
+}
+
+impl GroupStats {
+    /// Transactions that were committed.
+    pub fn batches(&self) -> u64 {
+        self.batches.load(Ordering::Relaxed)
+    }
+
+    /// Commands in them: divided by the batches, the mean size of a batch.
+    pub fn commands(&self) -> u64 {
+        self.commands.load(Ordering::Relaxed)
+    }
+
+    /// Commands that were dropped before a transaction, because their deadline or their caller was gone.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+}
+
+struct Queued<B: Batch> {
+    command: B::Command,
+    ticket: Ticket<B>,
+}
+
+struct Ticket<B: Batch> {
+    deadline: Option<Instant>,
+    answer: oneshot::Sender<Answer<B>>,
+}
+
+type Answer<B> = Result<<B as Batch>::Reply, GroupError<<B as Batch>::Error>>;
+
+impl<B: Batch> GroupCommit<B> {
+    /// Starts the group's worker on the current runtime.
+    pub fn start(db: Db, batch: B, config: &GroupConfig) -> Self {
+        let (queue, waiting) = mpsc::channel(config.queue_max.max(1));
+        let stats = Arc::new(GroupStats::default());
+        let worker = Worker { db, batch, waiting, batch_max: config.batch_max.max(1), stats: stats.clone() };
+        tokio::spawn(worker.run());
+        Self { queue, stats }
+    }
+
+    /// Hands in a command and waits for the commit of its batch. Dropped before a transaction took it up, it is not done.
+    pub async fn submit(&self, command: B::Command, deadline: Option<Instant>) -> Answer<B> {
+        let (answer, answered) = oneshot::channel();
+        let ticket = Ticket { deadline, answer };
+        self.queue.try_send(Queued { command, ticket }).map_err(|_| GroupError::QueueFull)?;
+        answered.await.unwrap_or_else(|_| Err(Error::bug("the group's worker ended").into()))
+    }
+
+    /// What the group has done so far.
+    pub fn stats(&self) -> &GroupStats {
+        &self.stats
+    }
+}
+
+struct Worker<B: Batch> {
+    db: Db,
+    batch: B,
+    waiting: mpsc::Receiver<Queued<B>>,
+    batch_max: usize,
+    stats: Arc<GroupStats>,
+}
+
+/// A batch that met a concurrent transaction is tried so often.
+const CONFLICT_TRIES: usize = 3;
+
+impl<B: Batch> Worker<B> {
+    async fn run(mut self) {
+        let mut gathered = Vec::new();
+        while self.waiting.recv_many(&mut gathered, self.batch_max).await > 0 {
+            let (commands, tickets) = self.still_wanted(gathered.drain(..));
+            self.answer(&commands, tickets).await;
+        }
+    }
+
+    /// Leaves out what nobody waits for any more, before anything is done for it.
+    fn still_wanted(&self, gathered: impl Iterator<Item = Queued<B>>) -> (Vec<B::Command>, Vec<Ticket<B>>) {
+        let now = Instant::now();
+        let mut commands = Vec::new();
+        let mut tickets = Vec::new();
+        for Queued { command, ticket } in gathered {
+            if ticket.answer.is_closed() {
+                self.stats.dropped.fetch_add(1, Ordering::Relaxed);
+            } else if ticket.deadline.is_some_and(|deadline| deadline <= now) {
+                self.stats.dropped.fetch_add(1, Ordering::Relaxed);
+                ticket.tell(Err(GroupError::Expired));
+            } else {
+                commands.push(command);
+                tickets.push(ticket);
+            }
+        }
+        (commands, tickets)
+    }
+
+    /// Commits the commands together. If they fail as a whole by a fault of ours, one of them is poisoned: the halves are tried on
+    /// their own, until the poisoned one is alone with its failure.
+    async fn answer(&self, commands: &[B::Command], mut tickets: Vec<Ticket<B>>) {
+        let mut parts = vec![commands];
+        while let Some(part) = parts.pop() {
+            if part.is_empty() {
+                continue;
+            }
+            let result = self.commit(part).await;
+            let failed_by_fault = matches!(&result, Err(error) if error.kind() == Kind::Bug);
+            if failed_by_fault && part.len() > 1 {
+                let (first, second) = part.split_at(part.len() / 2);
+                parts.extend([second, first]);
+                continue;
+            }
+            let rest = tickets.split_off(part.len());
+            let answered = std::mem::replace(&mut tickets, rest);
+            match result {
+                Ok(results) => answered.into_iter().zip(results).for_each(|(ticket, result)| ticket.tell(result)),
+                Err(error) => answered.into_iter().for_each(|ticket| ticket.tell(Err(error.clone().into()))),
+            }
+        }
+    }
+
+    async fn commit(&self, commands: &[B::Command]) -> Result<Vec<Answer<B>>, Error> {
+        let mut tries = 1;
+        loop {
+            match self.commit_once(commands).await {
+                Err(error) if error.kind() == Kind::Conflict && tries < CONFLICT_TRIES => tries += 1,
+                result => return result,
+            }
+        }
+    }
+
+    async fn commit_once(&self, commands: &[B::Command]) -> Result<Vec<Answer<B>>, Error> {
+        let mut tx = self.db.write().await?;
+        // The worker serves everyone: a panic of one batch must not end it.
+        let applied = AssertUnwindSafe(self.batch.apply(&mut tx, commands)).catch_unwind().await;
+        let results = applied.unwrap_or_else(|_| Err(Error::bug("a batch panicked")))?;
+        if results.len() != commands.len() {
+            return Err(Error::bug("a batch must answer every command"));
+        }
+        tx.commit().await?;
+        self.stats.batches.fetch_add(1, Ordering::Relaxed);
+        self.stats.commands.fetch_add(commands.len() as u64, Ordering::Relaxed);
+        Ok(results.into_iter().map(|result| result.map_err(GroupError::Rejected)).collect())
+    }
+}
+
+impl<B: Batch> Ticket<B> {
+    /// A caller that has gone away does not mind.
+    fn tell(self, answer: Answer<B>) {
+        drop(self.answer.send(answer));
+    }
+}

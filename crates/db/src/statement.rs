@@ -1,0 +1,108 @@
+//! A statement: its text and its values.
+
+use std::borrow::Cow;
+
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::{AssertSqlSafe, FromRow};
+
+use crate::error::Error;
+use crate::transaction::{Inner, Tx};
+use crate::value::Value;
+
+/// A row that both engines can fill: `#[derive(sqlx::FromRow)]`, or a tuple.
+pub trait Row: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin {}
+
+impl<R> Row for R where R: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin {}
+
+/// A statement with its values.
+#[derive(Clone, Debug)]
+#[must_use = "a statement does nothing until it is executed or fetched"]
+pub struct Statement {
+    text: Cow<'static, str>,
+    values: Vec<Value>,
+}
+
+/// A statement. Its text is ours, never a caller's: values are bound.
+pub fn sql(text: impl Into<Cow<'static, str>>) -> Statement {
+    Statement { text: text.into(), values: Vec::new() }
+}
+
+impl Statement {
+    /// The value of the next `$n`.
+    pub fn bind(mut self, value: impl Into<Value>) -> Self {
+        self.values.push(value.into());
+        self
+    }
+
+    /// Runs it; the number of rows that it touched.
+    pub async fn execute(self, tx: &mut Tx) -> Result<u64, Error> {
+        Ok(match &mut tx.0 {
+            Inner::Sqlite(tx) => {
+                let (text, arguments) = self.for_sqlite()?;
+                sqlx::query_with(AssertSqlSafe(text), arguments).execute(&mut **tx).await?.rows_affected()
+            }
+            Inner::Postgres(tx) => {
+                let (text, arguments) = self.for_postgres()?;
+                sqlx::query_with(AssertSqlSafe(text), arguments).execute(&mut **tx).await?.rows_affected()
+            }
+        })
+    }
+
+    /// Every row. Bounded by the statement's own LIMIT or key.
+    pub async fn fetch_all<R: Row>(self, tx: &mut Tx) -> Result<Vec<R>, Error> {
+        Ok(match &mut tx.0 {
+            Inner::Sqlite(tx) => {
+                let (text, arguments) = self.for_sqlite()?;
+                sqlx::query_as_with(AssertSqlSafe(text), arguments).fetch_all(&mut **tx).await?
+            }
+            Inner::Postgres(tx) => {
+                let (text, arguments) = self.for_postgres()?;
+                sqlx::query_as_with(AssertSqlSafe(text), arguments).fetch_all(&mut **tx).await?
+            }
+        })
+    }
+
+    /// The row, if there is one.
+    pub async fn fetch_optional<R: Row>(self, tx: &mut Tx) -> Result<Option<R>, Error> {
+        Ok(match &mut tx.0 {
+            Inner::Sqlite(tx) => {
+                let (text, arguments) = self.for_sqlite()?;
+                sqlx::query_as_with(AssertSqlSafe(text), arguments).fetch_optional(&mut **tx).await?
+            }
+            Inner::Postgres(tx) => {
+                let (text, arguments) = self.for_postgres()?;
+                sqlx::query_as_with(AssertSqlSafe(text), arguments).fetch_optional(&mut **tx).await?
+            }
+        })
+    }
+
+    /// The one row; none is a bug.
+    pub async fn fetch_one<R: Row>(self, tx: &mut Tx) -> Result<R, Error> {
+        self.fetch_optional(tx).await?.ok_or_else(|| sqlx::Error::RowNotFound.into())
+    }
+
+    pub(crate) fn values_len(&self) -> usize {
+        self.values.len()
+    }
+
+    pub(crate) fn set_text(&mut self, text: String) {
+        self.text = text.into();
+    }
+
+    fn for_sqlite(self) -> Result<(Cow<'static, str>, SqliteArguments), Error> {
+        let mut arguments = SqliteArguments::default();
+        for value in self.values {
+            value.add_to_sqlite(&mut arguments)?;
+        }
+        Ok((self.text, arguments))
+    }
+
+    fn for_postgres(self) -> Result<(Cow<'static, str>, PgArguments), Error> {
+        let mut arguments = PgArguments::default();
+        for value in self.values {
+            value.add_to_postgres(&mut arguments)?;
+        }
+        Ok((self.text, arguments))
+    }
+}

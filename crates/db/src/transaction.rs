@@ -1,0 +1,52 @@
+//! A transaction on either engine.
+
+use sqlx::{Postgres, Sqlite, Transaction};
+
+use crate::connect::Engine;
+use crate::error::Error;
+
+/// A transaction. Dropped without a commit, it is rolled back.
+#[derive(Debug)]
+pub struct Tx(pub(crate) Inner);
+
+#[derive(Debug)]
+pub(crate) enum Inner {
+    Sqlite(Transaction<'static, Sqlite>),
+    Postgres(Transaction<'static, Postgres>),
+}
+
+impl Tx {
+    pub(crate) fn sqlite(tx: Transaction<'static, Sqlite>) -> Self {
+        Self(Inner::Sqlite(tx))
+    }
+
+    pub(crate) fn postgres(tx: Transaction<'static, Postgres>) -> Self {
+        Self(Inner::Postgres(tx))
+    }
+
+    /// Which engine it is on.
+    pub fn engine(&self) -> Engine {
+        match self.0 {
+            Inner::Sqlite(_) => Engine::Sqlite,
+            Inner::Postgres(_) => Engine::Postgres,
+        }
+    }
+
+    /// Makes it durable. After an error of kind `Unavailable` the outcome is not known.
+    pub async fn commit(self) -> Result<(), Error> {
+        match self.0 {
+            Inner::Sqlite(tx) => tx.commit().await?,
+            Inner::Postgres(tx) => tx.commit().await?,
+        }
+        Ok(())
+    }
+
+    /// Undoes it, and waits until that is done.
+    pub async fn rollback(self) -> Result<(), Error> {
+        match self.0 {
+            Inner::Sqlite(tx) => tx.rollback().await?,
+            Inner::Postgres(tx) => tx.rollback().await?,
+        }
+        Ok(())
+    }
+}
