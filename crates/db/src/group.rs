@@ -34,8 +34,11 @@ pub trait Batch: Send + Sync + 'static {
         &self,
         tx: &mut Tx,
         commands: &[Self::Command],
-    ) -> impl Future<Output = Result<Vec<Result<Self::Reply, Self::Error>>, Error>> + Send;
+    ) -> impl Future<Output = Result<Decided<Self>, Error>> + Send;
 }
+
+/// One result for each command of a batch, in order.
+pub type Decided<B> = Vec<Result<<B as Batch>::Reply, <B as Batch>::Error>>;
 
 /// The bounds of a group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

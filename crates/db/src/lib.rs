@@ -32,7 +32,7 @@ mod value;
 
 pub use connect::{Db, DbConfig, Engine};
 pub use error::{Error, Kind};
-pub use group::{Batch, GroupCommit, GroupConfig, GroupError, GroupStats};
+pub use group::{Batch, Decided, GroupCommit, GroupConfig, GroupError, GroupStats};
 pub use migrate::MigrationSet;
 pub use rows::many;
 pub use statement::{Row, Statement, sql};

@@ -1,1 +1,56 @@
-//! To be written.
+//! What the tests of every crate stand on: real databases, made for one test and thrown away. Never part of what ships.
+
+mod postgres;
+
+use std::future::Future;
+use std::ops::Deref;
+
+use souk_db::{Db, DbConfig, MigrationSet};
+use tempfile::TempDir;
+
+/// A database of one test.
+#[derive(Debug)]
+pub struct TestDatabase {
+    db: Db,
+    config: DbConfig,
+    _folder: Option<TempDir>,
+}
+
+impl TestDatabase {
+    /// How to open it a second time, as another replica would.
+    pub fn config(&self) -> &DbConfig {
+        &self.config
+    }
+}
+
+impl Deref for TestDatabase {
+    type Target = Db;
+
+    fn deref(&self) -> &Db {
+        &self.db
+    }
+}
+
+/// An empty SQLite database in a folder of its own.
+pub async fn sqlite() -> TestDatabase {
+    let folder = TempDir::with_prefix("souk-").expect("a temporary folder");
+    let config = DbConfig::at(format!("sqlite://{}", folder.path().join("test.sqlite").display()));
+    let db = Db::open(&config).await.expect("SQLite opens");
+    TestDatabase { db, config, _folder: Some(folder) }
+}
+
+/// An empty database on a real PostgreSQL, which the first test of a run starts.
+pub async fn postgres() -> TestDatabase {
+    let config = DbConfig::at(postgres::new_database().await);
+    let db = Db::open(&config).await.expect("PostgreSQL opens");
+    TestDatabase { db, config, _folder: None }
+}
+
+/// Runs `test` on a migrated database of either engine, SQLite first. What fails says on which.
+pub async fn on_both<F: Future<Output = ()>>(migrations: &[&MigrationSet], test: impl Fn(Db) -> F) {
+    for database in [sqlite().await, postgres().await] {
+        database.migrate(migrations).await.expect("the migrations run");
+        println!("on {:?}", database.engine());
+        test(database.clone()).await;
+    }
+}
