@@ -45,6 +45,12 @@ impl Error {
         sqlx::Error::Configuration(message.into()).into()
     }
 
+    /// A concurrent transaction was in the way, as the rows say though no engine did: a key was taken, a version has moved on. The
+    /// transaction must be rolled back and can be tried again at once.
+    pub fn conflict(message: impl Into<String>) -> Self {
+        Self { kind: Kind::Conflict, source: Arc::new(sqlx::Error::Protocol(message.into())) }
+    }
+
     /// A failure that no engine raised: a panic in the middle of a batch, a row that is not what it must be.
     pub fn bug(message: impl Into<String>) -> Self {
         sqlx::Error::Protocol(message.into()).into()
