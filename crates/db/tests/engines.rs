@@ -1,5 +1,7 @@
 //! Statements, transactions, migrations, keys and leases, each on both engines.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use chrono::{DateTime, TimeDelta, Utc};
 use souk_db::idempotency::{self, Key, Seen, Stored};
 use souk_db::{Db, Kind, MIGRATIONS, lease, many, schema, sql};

@@ -1,5 +1,7 @@
 //! Group commit: what a batch may do to its neighbours, and what it may not.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::{Arc, Mutex};
 
 use souk_db::{Batch, Db, Decided, Error, GroupCommit, GroupConfig, GroupError, Kind, Tx, sql};
