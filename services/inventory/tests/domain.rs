@@ -57,8 +57,9 @@ impl Tables {
     }
 
     fn save(&mut self, changes: Changes) {
-        self.stocks.extend(changes.stocks.into_iter().map(|level| (level.key, level.stock)));
-        self.reservations.extend(changes.reservations.into_iter().map(|kept| (kept.reservation.id, kept)));
+        self.stocks.extend(changes.stocks.into_iter().map(|changed| (changed.now.key, changed.now.stock)));
+        self.reservations
+            .extend(changes.reservations.into_iter().map(|changed| (changed.now.reservation.id, changed.now)));
         self.movements.extend(changes.movements);
         self.answers.extend(changes.answers);
     }

@@ -3,7 +3,7 @@
 //!
 //! Each command takes effect whole or not at all, in the order given, as if each had a transaction of its own.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
@@ -74,15 +74,24 @@ pub struct Loaded {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// The records that changed, as they are now, in order.
-    pub stocks: Vec<StockLevel>,
-    /// The reservations that are new or changed, as they are now, in order.
-    pub reservations: Vec<Kept>,
+    pub stocks: Vec<Changed<StockLevel>>,
+    /// The reservations that changed, as they are now, in order.
+    pub reservations: Vec<Changed<Kept>>,
     /// New rows of the ledger.
     pub movements: Vec<Movement>,
     /// New replies under keys, in order.
     pub answers: Vec<(AnswerKey, Given)>,
     /// What happened to reservations, in order.
     pub notices: Vec<Notice>,
+}
+
+/// What changed, and the version that it had before; 0: it is new.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changed<T> {
+    /// As it is now.
+    pub now: T,
+    /// What a concurrent transaction must not have moved on from.
+    pub version_before: i64,
 }
 
 /// Something that happened to a reservation, and the reservation after it.
@@ -107,8 +116,9 @@ pub struct Book {
     /// Holds that may be due, by record, the longest due first.
     due: HashMap<StockKey, Vec<Uuid>>,
     answers: HashMap<AnswerKey, Given>,
-    stocks_changed: BTreeSet<StockKey>,
-    reservations_changed: BTreeSet<Uuid>,
+    /// With the version before the batch, as below.
+    stocks_changed: BTreeMap<StockKey, i64>,
+    reservations_changed: BTreeMap<Uuid, i64>,
     answers_new: BTreeSet<AnswerKey>,
     movements: Vec<Movement>,
     notices: Vec<Notice>,
@@ -160,13 +170,17 @@ impl Book {
 
     /// Closes the book: what is to be saved.
     pub fn close(mut self) -> Changes {
-        let stocks = self.stocks_changed.into_iter().filter_map(|key| {
+        let stocks = self.stocks_changed.into_iter().filter_map(|(key, version_before)| {
             let stock = *self.stocks.get(&key)?;
-            Some(StockLevel { key, stock })
+            Some(Changed { now: StockLevel { key, stock }, version_before })
+        });
+        let reservations = self.reservations_changed.into_iter().filter_map(|(id, version_before)| {
+            let now = self.reservations.remove(&id)?;
+            Some(Changed { now, version_before })
         });
         Changes {
             stocks: stocks.collect(),
-            reservations: self.reservations_changed.iter().filter_map(|id| self.reservations.remove(id)).collect(),
+            reservations: reservations.collect(),
             movements: self.movements,
             answers: self.answers_new.into_iter().filter_map(|key| self.answers.remove_entry(&key)).collect(),
             notices: self.notices,
@@ -218,12 +232,12 @@ impl Book {
 
     fn merge(&mut self, done: Done) {
         for (key, stock) in done.stocks {
-            self.stocks_changed.insert(key.clone());
-            self.stocks.insert(key, stock);
+            let before = self.stocks.insert(key.clone(), stock);
+            self.stocks_changed.entry(key).or_insert(before.map_or(0, |stock| stock.version));
         }
         for (id, kept) in done.reservations {
-            self.reservations_changed.insert(id);
-            self.reservations.insert(id, kept);
+            let before = self.reservations.insert(id, kept);
+            self.reservations_changed.entry(id).or_insert(before.map_or(0, |kept| kept.reservation.version));
         }
         self.movements.extend(done.movements);
         self.notices.extend(done.notices);

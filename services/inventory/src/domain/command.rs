@@ -100,6 +100,15 @@ pub struct Stamp {
     pub now: DateTime<Utc>,
 }
 
+/// What a caller asks for, under the caller's key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keyed<C> {
+    /// The key, and a fingerprint of the request.
+    pub key: IdempotencyKey,
+    /// What is asked for.
+    pub command: C,
+}
+
 /// The idempotency key of a call, and the RPC that it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallKey {

@@ -8,6 +8,7 @@ mod draft;
 pub mod movement;
 pub mod names;
 pub mod product;
+pub mod query;
 pub mod refusal;
 pub mod reservation;
 pub mod stock;
