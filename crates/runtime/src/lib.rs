@@ -1,1 +1,29 @@
-//! To be written.
+//! What every process of Souk stands on: configuration, logging, time and ids, background tasks, the gRPC server, the admin server and
+//! an orderly end.
+//!
+//! Never: anything that knows what is sold. Time, ids and randomness come from here and from nowhere else, so that a test can hold them.
+
+pub mod admin;
+mod clock;
+pub mod config;
+mod failpoint;
+mod ids;
+mod kernel;
+mod metrics;
+mod process;
+mod readiness;
+mod secret;
+pub mod server;
+mod tasks;
+mod telemetry;
+
+pub use clock::Clock;
+pub use failpoint::failpoint;
+pub use ids::Ids;
+pub use kernel::Kernel;
+pub use metrics::Metrics;
+pub use process::{ProcessConfig, run};
+pub use readiness::{Check, Readiness};
+pub use secret::Secret;
+pub use tasks::Tasks;
+pub use telemetry::{LogFormat, TelemetryConfig};

@@ -1,0 +1,36 @@
+//! What every room of a process needs from it.
+
+use crate::clock::Clock;
+use crate::ids::Ids;
+use crate::metrics::Metrics;
+use crate::readiness::Readiness;
+use crate::tasks::Tasks;
+
+/// Time, ids, background tasks, readiness and metrics of one process. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// Time.
+    pub clock: Clock,
+    /// Ids and randomness.
+    pub ids: Ids,
+    /// Background tasks.
+    pub tasks: Tasks,
+    /// Whether the process can serve.
+    pub readiness: Readiness,
+    /// What is measured.
+    pub metrics: Metrics,
+}
+
+impl Kernel {
+    /// A kernel on this clock, with ids of its own.
+    pub fn new(clock: Clock) -> Self {
+        let metrics = Metrics::default();
+        Self {
+            ids: Ids::system(clock.clone()),
+            tasks: Tasks::new(&metrics),
+            readiness: Readiness::default(),
+            metrics,
+            clock,
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! A process from start to end: configuration, logging, the tokio runtime, signals.
+
+use std::future::Future;
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info};
+
+use crate::admin::{self, AdminConfig};
+use crate::clock::Clock;
+use crate::config::{self, App, Config, Loaded};
+use crate::kernel::Kernel;
+use crate::server;
+use crate::telemetry::{self, TelemetryConfig};
+
+/// What every process has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProcessConfig {
+    /// The admin server.
+    pub admin: AdminConfig,
+    /// Logs.
+    pub telemetry: TelemetryConfig,
+    /// Threads that run calls; 0: one for each core.
+    pub worker_threads: usize,
+    /// From the signal to the end no more than so many milliseconds.
+    pub shutdown_timeout_ms: u64,
+}
+
+impl Default for ProcessConfig {
+    fn default() -> Self {
+        Self {
+            admin: AdminConfig::default(),
+            telemetry: TelemetryConfig::default(),
+            worker_threads: 0,
+            shutdown_timeout_ms: 15_000,
+        }
+    }
+}
+
+/// Loads the configuration, runs `start`, and waits for SIGINT or SIGTERM; then ends every task in order. A second signal ends at once.
+///
+/// `start` brings everything up and returns; what it has spawned goes on. The admin server listens from before `start`, so that a slow
+/// start can be watched.
+pub fn run<C, Started>(
+    app: &App,
+    process: impl FnOnce(&C) -> ProcessConfig,
+    start: impl FnOnce(Kernel, C, clap::ArgMatches) -> Started,
+) -> ExitCode
+where
+    C: Config,
+    Started: Future<Output = anyhow::Result<()>>,
+{
+    let (config, matches) = match config::load::<C>(app, std::env::args_os()) {
+        Ok(Loaded::Run(config, matches)) => (config, matches),
+        Ok(Loaded::Print(text)) => return print(&text),
+        Err(error) => return fail(&error.into()),
+    };
+    let process = process(&config);
+    let result = telemetry::init(&process.telemetry).and_then(|()| {
+        let runtime = runtime(process.worker_threads)?;
+        let result = runtime.block_on(serve(&process, |kernel| start(kernel, config, matches)));
+        // Nothing is owed any more; a thread that hangs in a system call must not hold the end up.
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        result
+    });
+    result.map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS)
+}
+
+async fn serve<Started>(process: &ProcessConfig, start: impl FnOnce(Kernel) -> Started) -> anyhow::Result<()>
+where
+    Started: Future<Output = anyhow::Result<()>>,
+{
+    let kernel = Kernel::new(Clock::system());
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    admin::serve(&kernel, server::bind(process.admin.listen).await?);
+    tokio::select! {
+        started = start(kernel.clone()) => started?,
+        _ = interrupt.recv() => return Ok(()),
+        _ = terminate.recv() => return Ok(()),
+    }
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    info!("shutting down");
+    let within = Duration::from_millis(process.shutdown_timeout_ms);
+    tokio::select! {
+        ended = kernel.tasks.stop(within) => anyhow::ensure!(ended, "some tasks did not end within {within:?}"),
+        _ = interrupt.recv() => anyhow::bail!("interrupted while shutting down"),
+    }
+    info!("stopped");
+    Ok(())
+}
+
+/// tokio's LIFO slot makes every reply of tonic leave by a system call of its own; without it replies leave together, and a core serves
+/// about half as many calls again (docs/decisions/0001-runtime.md).
+fn runtime(worker_threads: usize) -> anyhow::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if worker_threads > 0 {
+        builder.worker_threads(worker_threads);
+    }
+    builder.disable_lifo_slot().enable_all().build().context("the runtime cannot be started")
+}
+
+fn print(text: &str) -> ExitCode {
+    // A reader that has gone away has seen enough.
+    drop(std::io::stdout().write_all(text.as_bytes()));
+    ExitCode::SUCCESS
+}
+
+/// The one place where an error ends a process: told once, with its causes.
+fn fail(error: &anyhow::Error) -> ExitCode {
+    error!("{error:#}");
+    drop(writeln!(std::io::stderr(), "error: {error:#}"));
+    ExitCode::FAILURE
+}

@@ -1,0 +1,62 @@
+//! The gRPC and admin servers over real sockets.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::time::Duration;
+
+use souk_runtime::server::{ServerConfig, bind, serve};
+use souk_runtime::{Check, Clock, Kernel, admin};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tonic::service::Routes;
+use tonic::transport::Endpoint;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+async fn get(address: std::net::SocketAddr, path: &str) -> String {
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn readiness_is_red_until_every_check_is_well_and_liveness_is_green_all_along() {
+    let kernel = Kernel::new(Clock::system());
+    let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    admin::serve(&kernel, listener);
+    assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 503"));
+    assert!(get(address, "/healthz").await.starts_with("HTTP/1.1 200"));
+    kernel.readiness.set("database", Check::NotReady("no answer".into()));
+    let red = get(address, "/readyz").await;
+    assert!(red.starts_with("HTTP/1.1 503") && red.contains("no answer"), "{red}");
+    kernel.readiness.set("database", Check::Ready);
+    assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 200"));
+    assert!(get(address, "/metrics").await.contains("background_panics"));
+    assert!(kernel.tasks.stop(Duration::from_secs(10)).await);
+}
+
+#[tokio::test]
+async fn at_the_end_open_streams_have_their_time_and_no_more() {
+    let kernel = Kernel::new(Clock::system());
+    let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_service_status("shop", tonic_health::ServingStatus::Serving).await;
+    let routes = Routes::new(health).prepare();
+    let config = ServerConfig { drain_timeout_ms: 100, ..ServerConfig::default() };
+    serve(&kernel, "test", listener, &config, routes).unwrap();
+    let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
+    let mut client = HealthClient::new(channel);
+    let request = || HealthCheckRequest { service: "shop".into() };
+    client.check(request()).await.unwrap();
+    // A watch never ends by itself: it is cut.
+    let mut watch = client.watch(request()).await.unwrap().into_inner();
+    assert!(watch.message().await.unwrap().is_some());
+    assert!(kernel.tasks.stop(Duration::from_secs(10)).await);
+    assert!(watch.message().await.is_err());
+    assert!(TcpStream::connect(address).await.is_err());
+}
