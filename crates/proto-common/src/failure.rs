@@ -25,13 +25,14 @@ pub struct Failure {
     reason: Reason,
     message: String,
     metadata: HashMap<String, String>,
-    details: ErrorDetails,
+    /// Boxed, as a result that may be a failure is passed through every layer.
+    details: Box<ErrorDetails>,
 }
 
 impl Failure {
     /// `message` is for people: lowercase, what failed.
     pub fn new(code: Code, reason: Reason, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), metadata: HashMap::new(), details: ErrorDetails::new() }
+        Self { code, reason, message: message.into(), metadata: HashMap::new(), details: Box::default() }
     }
 
     /// INTERNAL: a bug of ours. `call_id` is what the log has it under.
@@ -126,7 +127,7 @@ impl From<Failure> for Status {
     fn from(failure: Failure) -> Self {
         let Failure { code, reason, message, metadata, mut details } = failure;
         details.set_error_info(reason.wire_name(), DOMAIN, metadata);
-        Self::with_error_details(code, message, details)
+        Self::with_error_details(code, message, *details)
     }
 }
 

@@ -1,0 +1,79 @@
+//! Connections: lazily made, kept alive, balanced over the addresses of a service.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tonic::transport::{Channel, Endpoint};
+
+/// How a service is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClientConfig {
+    /// One or more addresses, as `http://10.0.0.1:50053`; calls are balanced over them.
+    pub addresses: Vec<String>,
+    /// A connection must be made within so many milliseconds.
+    pub connect_timeout_ms: u64,
+    /// The deadline of a call that is not made for another call, in milliseconds.
+    pub timeout_ms: u64,
+    /// Kept back of the caller's time, so that we can still answer, in milliseconds.
+    pub margin_ms: u64,
+    /// An idle connection is asked for a sign of life after so many milliseconds.
+    pub keepalive_interval_ms: u64,
+    /// And given up if none comes within so many.
+    pub keepalive_timeout_ms: u64,
+    /// Tries of a call in all, where repeating it is safe.
+    pub tries_max: u32,
+    /// The pause before the second try, in milliseconds; it doubles with each.
+    pub backoff_ms: u64,
+    /// Retries in percent of the calls, in the long run: when everything fails, retries must not multiply the load.
+    pub retry_budget_percent: u32,
+}
+
+impl Default for ClientConfig {
+    fn default() -> Self {
+        Self {
+            addresses: Vec::new(),
+            connect_timeout_ms: 1_000,
+            timeout_ms: 5_000,
+            margin_ms: 10,
+            keepalive_interval_ms: 10_000,
+            keepalive_timeout_ms: 5_000,
+            tries_max: 4,
+            backoff_ms: 25,
+            retry_budget_percent: 20,
+        }
+    }
+}
+
+impl ClientConfig {
+    /// The defaults, for one address: `127.0.0.1:50053`.
+    pub fn to(address: impl std::fmt::Display) -> Self {
+        Self { addresses: vec![format!("http://{address}")], ..Self::default() }
+    }
+}
+
+/// Must be called on a runtime: the balancing channel has a task of its own.
+pub(super) fn channel(config: &ClientConfig) -> anyhow::Result<Channel> {
+    let mut endpoints = config.addresses.iter().map(|address| endpoint(address, config));
+    match (endpoints.len(), endpoints.next()) {
+        (1, Some(endpoint)) => Ok(endpoint?.connect_lazy()),
+        (_, Some(first)) => {
+            let endpoints: anyhow::Result<Vec<Endpoint>> = std::iter::once(first).chain(endpoints).collect();
+            Ok(Channel::balance_list(endpoints?.into_iter()))
+        }
+        (_, None) => anyhow::bail!("a client needs at least one address"),
+    }
+}
+
+fn endpoint(address: &str, config: &ClientConfig) -> anyhow::Result<Endpoint> {
+    let endpoint = Endpoint::from_shared(address.to_owned()).with_context(|| format!("{address} is no address"))?;
+    Ok(endpoint
+        .connect_timeout(Duration::from_millis(config.connect_timeout_ms))
+        .http2_keep_alive_interval(Duration::from_millis(config.keepalive_interval_ms))
+        .keep_alive_timeout(Duration::from_millis(config.keepalive_timeout_ms))
+        // Without pings on an idle connection a partition is noticed by nobody.
+        .keep_alive_while_idle(true)
+        .tcp_nodelay(true))
+}

@@ -1,0 +1,149 @@
+//! Again, where that cannot do harm.
+//!
+//! A status that a Souk server marked as definite had no effect: UNAVAILABLE is tried again. Any other failure of the transport may have
+//! had one: it is tried again only where repeating is harmless, that is for reads and under an idempotency key. Everything else, and all
+//! streams, go back to the caller. Never past the deadline, and never beyond the budget.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full, Limited};
+use souk_proto_common::{Method, Shape};
+use souk_runtime::{Ids, Kernel};
+use tokio::time::Instant;
+use tonic::body::Body;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+use tracing::debug;
+
+use super::ClientConfig;
+use super::deadline::{self, AnswerBy};
+use super::outcome::{self, Outcome, outcome};
+use crate::middleware::{Middleware, Next, pass};
+
+/// A larger request is sent once.
+const BODY_BYTES_MAX: usize = 4 * 1_024 * 1_024;
+
+#[derive(Clone)]
+pub(super) struct Retry {
+    ids: Ids,
+    methods: Arc<HashMap<&'static str, &'static Method>>,
+    tries_max: u32,
+    backoff: Duration,
+    budget: Arc<Mutex<Budget>>,
+}
+
+impl Retry {
+    pub(super) fn new(kernel: &Kernel, config: &ClientConfig, methods: &[&'static [Method]]) -> Self {
+        let methods = methods.iter().flat_map(|table| table.iter()).map(|method| (method.path, method)).collect();
+        Self {
+            ids: kernel.ids.clone(),
+            methods: Arc::new(methods),
+            tries_max: config.tries_max,
+            backoff: Duration::from_millis(config.backoff_ms),
+            budget: Arc::new(Mutex::new(Budget::new(config.retry_budget_percent))),
+        }
+    }
+
+    fn may_retry(&self, method: &Method, failure: &Status) -> bool {
+        let harmless = match outcome(failure) {
+            Outcome::Definite => failure.code() == Code::Unavailable,
+            Outcome::Unknown => method.repeatable() && matches!(failure.code(), Code::Unavailable | Code::Unknown),
+        };
+        harmless && self.budget().take()
+    }
+
+    fn budget(&self) -> std::sync::MutexGuard<'_, Budget> {
+        self.budget.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Full jitter, so that those who failed together do not come again together; but not before the server asked for.
+    fn pause(&self, attempt: u32, failure: &Status) -> Duration {
+        let backoff =
+            self.backoff.saturating_mul(2_u32.saturating_pow(attempt - 1)).mul_f64(self.ids.random_fraction());
+        let asked = failure.get_details_retry_info().and_then(|info| info.retry_delay).unwrap_or_default();
+        backoff.max(asked)
+    }
+}
+
+impl<S: Next<Error = Status>> Middleware<S> for Retry {
+    async fn call(&self, request: Request<Body>, next: S) -> Result<Response<Body>, Status> {
+        let by = request.extensions().get::<AnswerBy>().map_or_else(Instant::now, |by| by.0);
+        let method = self.methods.get(request.uri().path()).copied();
+        let Some(method) = method.filter(|method| method.shape == Shape::Unary) else {
+            return pass(next, request).await;
+        };
+        let (parts, body) = request.into_parts();
+        let collected = Limited::new(body, BODY_BYTES_MAX).collect().await;
+        let body: Bytes = collected.map_err(|_| Status::resource_exhausted("the request is too large"))?.to_bytes();
+        self.budget().deposit();
+        let mut attempt = 1;
+        loop {
+            let mut request = Request::from_parts(
+                parts.clone(),
+                Body::new(Full::new(body.clone()).map_err(|impossible| match impossible {})),
+            );
+            request.headers_mut().insert("grpc-timeout", deadline::header(by));
+            let result = pass(next.clone(), request).await;
+            let failure = match &result {
+                Ok(response) => outcome::failed(response),
+                Err(status) => Some(status.clone()),
+            };
+            let Some(failure) = failure else { return result };
+            if attempt >= self.tries_max || !self.may_retry(method, &failure) {
+                return result;
+            }
+            let pause = self.pause(attempt, &failure);
+            if Instant::now() + pause >= by {
+                return result;
+            }
+            debug!(method = method.path, attempt, code = ?failure.code(), "trying again");
+            tokio::time::sleep(pause).await;
+            attempt += 1;
+        }
+    }
+}
+
+/// Retries that are allowed: a share of the calls, and a few to begin with.
+struct Budget {
+    share: f64,
+    left: f64,
+}
+
+impl Budget {
+    const MAX: f64 = 100.0;
+    const FIRST: f64 = 10.0;
+
+    fn new(percent: u32) -> Self {
+        Self { share: f64::from(percent) / 100.0, left: if percent == 0 { 0.0 } else { Self::FIRST } }
+    }
+
+    fn deposit(&mut self) {
+        self.left = (self.left + self.share).min(Self::MAX);
+    }
+
+    fn take(&mut self) -> bool {
+        let enough = self.left >= 1.0;
+        if enough {
+            self.left -= 1.0;
+        }
+        enough
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retries_are_a_share_of_the_calls() {
+        let mut budget = Budget::new(20);
+        assert_eq!((0..100).filter(|_| budget.take()).count(), 10);
+        (0..100).for_each(|_| budget.deposit());
+        assert_eq!((0..100).filter(|_| budget.take()).count(), 20);
+        assert!(!Budget::new(0).take());
+    }
+}

@@ -1,0 +1,143 @@
+//! The response body of a call: what goes on after the handler has returned.
+
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{HeaderMap, Response};
+use http_body::{Frame, SizeHint};
+use souk_proto_common::Failure;
+use tokio::time::Sleep;
+use tonic::body::Body;
+use tonic::{Code, Status};
+
+use crate::context::{self, CallContext};
+
+/// Calls `on_end` once with the code that the call ended with: at the end of the body, or CANCELLED where the body is dropped before.
+pub(super) fn observed(response: Response<Body>, on_end: impl FnOnce(Code) + Send + 'static) -> Response<Body> {
+    let (parts, body) = response.into_parts();
+    // A response without a body has its status in the headers.
+    if let Some(code) = code_of(&parts.headers) {
+        on_end(code);
+        return Response::from_parts(parts, body);
+    }
+    let observed = Observed { body, on_end: Some(Box::new(on_end)) };
+    Response::from_parts(parts, Body::new(observed))
+}
+
+fn code_of(headers: &HeaderMap) -> Option<Code> {
+    headers.get(Status::GRPC_STATUS).map(|value| Code::from_bytes(value.as_bytes()))
+}
+
+struct Observed {
+    body: Body,
+    on_end: Option<Box<dyn FnOnce(Code) + Send>>,
+}
+
+impl Observed {
+    fn end(&mut self, code: Code) {
+        if let Some(on_end) = self.on_end.take() {
+            on_end(code);
+        }
+    }
+}
+
+impl Drop for Observed {
+    fn drop(&mut self) {
+        self.end(Code::Cancelled);
+    }
+}
+
+impl http_body::Body for Observed {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => {
+                if let Some(trailers) = frame.trailers_ref() {
+                    self.end(code_of(trailers).unwrap_or(Code::Unknown));
+                }
+            }
+            Some(Err(status)) => self.end(status.code()),
+            None => self.end(Code::Unknown),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The body as a part of the call: polled under its context, ended at its deadline, and a panic in it is a status and not a dead
+/// connection.
+pub(super) fn guarded(
+    response: Response<Body>,
+    context: CallContext,
+    on_panic: impl Fn() + Send + 'static,
+) -> Response<Body> {
+    let (parts, body) = response.into_parts();
+    if code_of(&parts.headers).is_some() {
+        return Response::from_parts(parts, body);
+    }
+    let deadline = context.deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
+    let guarded = Guarded { body, context, deadline, on_panic: Box::new(on_panic), ended: false };
+    Response::from_parts(parts, Body::new(guarded))
+}
+
+struct Guarded {
+    body: Body,
+    context: CallContext,
+    deadline: Option<Pin<Box<Sleep>>>,
+    on_panic: Box<dyn Fn() + Send>,
+    ended: bool,
+}
+
+impl Guarded {
+    /// The last frame: a status in place of what would have come.
+    fn end_with(&mut self, failure: Failure) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        self.ended = true;
+        self.body = Body::empty(); // whatever made it stops here
+        let mut trailers = HeaderMap::new();
+        if let Err(status) = Status::from(failure).add_header(&mut trailers) {
+            return Poll::Ready(Some(Err(status)));
+        }
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+    }
+}
+
+impl http_body::Body for Guarded {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        if let Some(deadline) = &mut self.deadline
+            && deadline.as_mut().poll(cx).is_ready()
+        {
+            return self.end_with(super::deadline::exceeded());
+        }
+        let context = self.context.clone();
+        let body = &mut self.body;
+        let poll = AssertUnwindSafe(|| context::sync_scope(context, || Pin::new(body).poll_frame(cx)));
+        if let Ok(frame) = std::panic::catch_unwind(poll) {
+            return frame;
+        }
+        (self.on_panic)();
+        let call_id = self.context.call_id.to_string();
+        self.end_with(Failure::internal(call_id))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended || self.body.is_end_stream()
+    }
+}

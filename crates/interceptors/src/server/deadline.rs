@@ -1,0 +1,111 @@
+//! Deadlines: the caller's (`grpc-timeout`), within bounds; a call that has reached its own is dropped, with everything that it does.
+
+use std::time::Duration;
+
+use http::{HeaderMap, Request, Response};
+use souk_proto_common::{Failure, Reason, Shape};
+use tokio::time::Instant;
+use tonic::Code;
+use tonic::body::Body;
+
+use super::panic::Panic;
+use super::{StackConfig, amend, body, context};
+use crate::middleware::{Middleware, Next, pass};
+
+#[derive(Clone)]
+pub(super) struct Deadline {
+    default: Duration,
+    max: Duration,
+}
+
+impl Deadline {
+    pub(super) fn new(config: &StackConfig) -> Self {
+        Self {
+            default: Duration::from_millis(config.default_deadline_ms),
+            max: Duration::from_millis(config.deadline_max_ms),
+        }
+    }
+
+    /// How long the call may take; a stream, as long as its caller likes.
+    fn granted(&self, asked: Option<Duration>, streams: bool) -> Option<Duration> {
+        if streams { asked } else { Some(asked.unwrap_or(self.default).min(self.max)) }
+    }
+}
+
+/// DEADLINE_EXCEEDED.
+pub(super) fn exceeded() -> Failure {
+    let message = "the deadline passed; the outcome is unknown: repeat with the same request_id";
+    Failure::new(Code::DeadlineExceeded, Reason::DeadlineExceeded, message)
+}
+
+impl<S: Next<Error = Failure>> Middleware<S> for Deadline {
+    async fn call(&self, mut request: Request<Body>, next: S) -> Result<Response<Body>, Failure> {
+        let streams = context(&request).target.method().is_none_or(|method| method.shape != Shape::Unary);
+        let granted = self.granted(asked(request.headers()), streams);
+        // A deadline past the end of time is none.
+        let deadline = granted.and_then(|granted| Instant::now().checked_add(granted));
+        amend(&mut request, |context| context.deadline = deadline);
+        let on_panic = request.extensions().get::<Panic>().map(Panic::counter);
+        let known = context(&request).clone();
+        let call = pass(next, request);
+        let response = match deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline, call).await.map_err(|_| exceeded())??,
+            None => call.await?,
+        };
+        Ok(body::guarded(response, known, move || {
+            if let Some(on_panic) = &on_panic {
+                on_panic();
+            }
+        }))
+    }
+}
+
+/// `grpc-timeout`: up to eight digits and a unit. One that is malformed is none.
+fn asked(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let count: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(count * 3_600),
+        "M" => Duration::from_secs(count * 60),
+        "S" => Duration::from_secs(count),
+        "m" => Duration::from_millis(count),
+        "u" => Duration::from_micros(count),
+        "n" => Duration::from_nanos(count),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn timeout(text: &'static str) -> Option<Duration> {
+        asked(&[("grpc-timeout".parse().unwrap(), HeaderValue::from_static(text))].into_iter().collect())
+    }
+
+    #[test]
+    fn a_timeout_is_digits_and_a_unit() {
+        assert_eq!(timeout("50m"), Some(Duration::from_millis(50)));
+        assert_eq!(timeout("99999999H"), Some(Duration::from_secs(99_999_999 * 3_600)));
+        assert_eq!(timeout("1n"), Some(Duration::from_nanos(1)));
+        for bad in ["", "m", "50", "50x", "-1m", "123456789m", "5 m", "+5m"] {
+            assert_eq!(timeout(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_call_is_granted_a_bounded_time_and_a_stream_what_it_asks() {
+        let deadline = Deadline { default: Duration::from_secs(10), max: Duration::from_secs(60) };
+        let hour = Some(Duration::from_secs(3_600));
+        assert_eq!(deadline.granted(None, false), Some(Duration::from_secs(10)));
+        assert_eq!(deadline.granted(hour, false), Some(Duration::from_secs(60)));
+        assert_eq!(deadline.granted(None, true), None);
+        assert_eq!(deadline.granted(hour, true), hour);
+    }
+}

@@ -1,0 +1,83 @@
+//! The server's side of a call.
+
+mod auth;
+mod authorize;
+mod body;
+mod config;
+mod deadline;
+mod metrics;
+mod panic;
+mod rate_limit;
+mod request_log;
+mod rescue;
+mod shed;
+mod trace;
+
+use std::convert::Infallible;
+
+use http::{Request, Response};
+use souk_proto_common::{Failure, Method};
+use souk_runtime::Kernel;
+use tonic::body::Body;
+use tower::util::BoxCloneSyncService;
+use tower::{Service, ServiceBuilder, ServiceExt};
+
+pub use config::{RateLimit, StackConfig};
+
+use crate::context::CallContext;
+use crate::middleware::Around;
+use crate::token::Verifier;
+
+/// A service under its stack.
+pub type Stack = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
+
+/// The one stack, outermost first. `methods` are the tables of the contracts that `routes` serve.
+pub fn stack<S>(
+    kernel: &Kernel,
+    methods: &[&'static [Method]],
+    verifier: Verifier,
+    config: &StackConfig,
+    routes: S,
+) -> Stack
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+{
+    let service = ServiceBuilder::new()
+        // every reply belongs to a trace and has a call id, even a refusal
+        .layer(Around(trace::Trace::new(kernel, methods)))
+        // every reply is counted
+        .layer(Around(metrics::Metrics::new(kernel, methods)))
+        // every failure of what is below becomes a status with details, here and nowhere else
+        .layer(Around(rescue::Rescue))
+        // a panic is INTERNAL and a counter, not a dead connection
+        .layer(Around(panic::Panic::new(kernel)))
+        // one bound on what is in flight; more is refused before it costs anything
+        .layer(Around(shed::Shed::new(config)))
+        // nobody works on what nobody waits for
+        .layer(Around(deadline::Deadline::new(config)))
+        // who calls
+        .layer(Around(auth::Auth::new(verifier)))
+        // whether they may: no rule, no entry
+        .layer(Around(authorize::Authorize))
+        // how often
+        .layer(Around(rate_limit::RateLimits::new(kernel, config)))
+        // one line a call
+        .layer(Around(request_log::RequestLog))
+        .service(routes.map_err(|impossible| -> Failure { match impossible {} }));
+    BoxCloneSyncService::new(service.map_err(|_: Failure| -> Infallible { unreachable!("rescue leaves no failure") }))
+}
+
+/// The context that `trace` has set.
+fn context(request: &Request<Body>) -> &CallContext {
+    request.extensions().get().expect("trace is the outermost layer")
+}
+
+/// Changes what is known of the call.
+fn amend(request: &mut Request<Body>, change: impl FnOnce(&mut CallContext)) {
+    let context: &mut CallContext = request.extensions_mut().get_mut().expect("trace is the outermost layer");
+    change(context);
+}

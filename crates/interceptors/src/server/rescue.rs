@@ -1,0 +1,78 @@
+//! Every failure becomes a status with details, here and nowhere else; and what tonic itself says in bare words is put into ours.
+
+use http::{HeaderValue, Request, Response};
+use souk_proto_common::{Failure, Reason, failure};
+use tonic::body::Body;
+use tonic::{Code, Status};
+use tracing::error;
+
+use super::context;
+use crate::OUTCOME;
+use crate::context::CallContext;
+use crate::middleware::{Middleware, Next, pass};
+
+#[derive(Clone)]
+pub(super) struct Rescue;
+
+impl<S: Next<Error = Failure>> Middleware<S> for Rescue {
+    async fn call(&self, request: Request<Body>, next: S) -> Result<Response<Body>, Failure> {
+        let context = context(&request).clone();
+        match pass(next, request).await {
+            Ok(response) => Ok(amended(response, &context)),
+            Err(failure) => Ok(into_response(failure.into())),
+        }
+    }
+}
+
+fn amended(response: Response<Body>, context: &CallContext) -> Response<Body> {
+    match Status::from_header_map(response.headers()) {
+        Some(status) if status.code() != Code::Ok => {
+            let status = if status.details().is_empty() { explained(&status, context).into() } else { status };
+            into_response(status)
+        }
+        _ => response,
+    }
+}
+
+/// A status that tonic made, not a handler.
+fn explained(status: &Status, context: &CallContext) -> Failure {
+    let message = status.message();
+    match status.code() {
+        Code::Unimplemented => Failure::new(Code::Unimplemented, Reason::UnknownMethod, "no such method"),
+        Code::OutOfRange | Code::ResourceExhausted if message.contains("message length too large") => Failure::new(
+            Code::ResourceExhausted,
+            Reason::MessageTooLarge,
+            "the message is larger than this method takes",
+        ),
+        Code::Internal if message.contains("failed to decode Protobuf message") => {
+            Failure::new(Code::InvalidArgument, Reason::InvalidFormat, "the message cannot be decoded")
+        }
+        // A unary call without its message, or a message that ends too early.
+        Code::Internal if message.contains("Missing request message") || message.contains("Unexpected EOF") => {
+            Failure::new(Code::InvalidArgument, Reason::InvalidFormat, "the message is missing or incomplete")
+        }
+        Code::Cancelled => Failure::new(Code::Cancelled, Reason::Cancelled, "cancelled"),
+        code => {
+            error!(call_id = %context.call_id, ?code, message, "a status without a reason");
+            Failure::internal(context.call_id.to_string())
+        }
+    }
+}
+
+fn into_response(status: Status) -> Response<Body> {
+    let definite = is_definite(&status);
+    let mut response = status.into_http();
+    if definite {
+        response.headers_mut().insert(OUTCOME, HeaderValue::from_static("definite"));
+    }
+    response
+}
+
+/// Nothing took effect, and the caller can rely on that. Where the database or a peer failed in the middle, or the call was cut off, nobody
+/// can.
+fn is_definite(status: &Status) -> bool {
+    let unknown_by_code =
+        matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled | Code::Internal | Code::Unknown);
+    let reason = failure::reason_of(status);
+    !unknown_by_code && !matches!(reason, None | Some(Reason::DbUnavailable | Reason::PeerUnavailable))
+}

@@ -1,0 +1,67 @@
+//! Trace and call id: what a reply, a log line and a call to another service can be found by.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use http::{Request, Response};
+use souk_proto_common::Method;
+use souk_runtime::{Ids, Kernel};
+use tonic::body::Body;
+use tonic::transport::server::TcpConnectInfo;
+use tracing::{Instrument, info_span};
+
+use crate::caller::Caller;
+use crate::context::{CallContext, Target, TraceContext};
+use crate::middleware::{Middleware, Next, pass};
+
+/// Health and reflection: not of our contract, and open to anyone.
+const INFRASTRUCTURE: [&str; 3] = ["/grpc.health.v1.Health/", "/grpc.reflection.v1.", "/grpc.reflection.v1alpha."];
+
+#[derive(Clone)]
+pub(super) struct Trace {
+    ids: Ids,
+    methods: Arc<HashMap<&'static str, &'static Method>>,
+}
+
+impl Trace {
+    pub(super) fn new(kernel: &Kernel, methods: &[&'static [Method]]) -> Self {
+        let methods = methods.iter().flat_map(|table| table.iter()).map(|method| (method.path, method)).collect();
+        Self { ids: kernel.ids.clone(), methods: Arc::new(methods) }
+    }
+
+    fn target(&self, path: &str) -> Target {
+        if let Some(method) = self.methods.get(path) {
+            return Target::Known(method);
+        }
+        if INFRASTRUCTURE.iter().any(|prefix| path.starts_with(prefix)) {
+            Target::Infrastructure
+        } else {
+            Target::Unknown
+        }
+    }
+}
+
+impl<S: Next> Middleware<S> for Trace {
+    async fn call(&self, mut request: Request<Body>, next: S) -> Result<Response<Body>, S::Error> {
+        let peer = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+        let context = CallContext {
+            call_id: self.ids.new_id(),
+            trace: TraceContext::of_headers(request.headers(), &self.ids),
+            target: self.target(request.uri().path()),
+            peer: peer.map(|address| address.ip()),
+            deadline: None,
+            caller: Caller::anonymous(),
+        };
+        let (service, method) = context.target.method().map_or(("", ""), Method::service_and_name);
+        let span = info_span!(
+            "rpc",
+            rpc.system = "grpc",
+            rpc.service = service,
+            rpc.method = method,
+            trace_id = %context.trace.trace_id(),
+            call_id = %context.call_id,
+        );
+        request.extensions_mut().insert(context);
+        pass(next, request).instrument(span).await
+    }
+}
