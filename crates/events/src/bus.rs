@@ -1,111 +1,93 @@
-//! The bus: from the relays to the consumers.
+//! The bus: from a publisher to every durable consumer and every listener whose pattern matches.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
-use tokio::sync::broadcast;
-
-use crate::consumer::Consumer;
+use crate::consumer::{Consumer, Handler, Subscription};
 use crate::event::Event;
-use crate::subject::matches;
+use crate::memory::{Listener, MemoryBus};
+use crate::steps::Steps;
+use crate::subject::PatternError;
 
-/// Carries events. Cheap to clone.
+/// A bus. Cheap to clone.
 #[derive(Clone, Debug)]
 pub enum Bus {
     /// Within one process.
     Memory(MemoryBus),
 }
 
-/// The bus did not take the event: publish it again.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("not every consumer has acknowledged the event")]
-pub struct BusError;
+/// What went wrong on the bus.
+#[derive(Debug, thiserror::Error)]
+pub enum BusError {
+    /// A consumer can neither apply nor park the event now, through no fault of the event. Publish it again later.
+    #[error("consumer {consumer} cannot take events")]
+    Consumer {
+        /// Which.
+        consumer: &'static str,
+        /// Why.
+        #[source]
+        source: souk_db::Error,
+    },
+    /// A consumer or a listener asks for something that is no pattern.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
+}
 
 impl Bus {
-    /// A bus within this process.
+    /// A bus within this process, which delivers at once. For several services in one process: [`memory_closed`](Self::memory_closed).
     pub fn memory() -> Self {
+        let bus = Self::memory_closed();
+        bus.open();
+        bus
+    }
+
+    /// A bus within this process that delivers nothing until it is [opened](Self::open). It has no store of its own: a consumer that
+    /// subscribes after an event was published never sees it. So whoever starts several services subscribes all, then opens.
+    pub fn memory_closed() -> Self {
         Self::Memory(MemoryBus::default())
     }
 
-    /// Hands an event over. When this returns, the bus answers for it.
+    /// Lets events through: every consumer has subscribed.
+    pub fn open(&self) {
+        match self {
+            Self::Memory(bus) => bus.open(),
+        }
+    }
+
+    /// Delivers an event to whoever has subscribed. `Ok`: it will not be lost any more. In memory that is once every consumer has
+    /// committed its effect, or parked it.
     pub async fn publish(&self, event: &Event) -> Result<(), BusError> {
         match self {
             Self::Memory(bus) => bus.publish(event).await,
         }
     }
 
-    /// From here on `consumer` is given the events of its subjects, until it has acknowledged them.
-    pub fn subscribe(&self, consumer: Consumer) {
+    /// Delivers events to `handler` from now on, each at least once; the inbox makes it once. A consumer that subscribes a second time
+    /// takes its former place.
+    pub async fn subscribe(&self, consumer: Consumer, handler: impl Handler) -> Result<Arc<Subscription>, BusError> {
+        self.subscribe_at(consumer, handler, Steps::default()).await
+    }
+
+    #[expect(clippy::unused_async, reason = "a bus over the network must be asked")]
+    pub(crate) async fn subscribe_at(
+        &self,
+        consumer: Consumer,
+        handler: impl Handler,
+        steps: Steps,
+    ) -> Result<Arc<Subscription>, BusError> {
+        let subscription = Arc::new(Subscription::new(consumer, handler, steps)?);
         match self {
-            Self::Memory(bus) => bus.consumers.write().unwrap_or_else(PoisonError::into_inner).push(Arc::new(consumer)),
+            Self::Memory(bus) => bus.subscribe(subscription.clone()),
         }
+        subscription.start_sweep();
+        Ok(subscription)
     }
 
-    /// Events as they pass, for what a process keeps in its memory: a cache to invalidate, a watcher to wake. Nothing is kept for a
-    /// listener; one that is too slow is told that it has missed some.
-    pub fn listen(&self, pattern: &'static str) -> Listener {
+    /// Hears events of the subjects from now on, without any promise: some may be missed, and it is told so
+    /// ([`Heard::Lagged`](crate::Heard::Lagged)); some may come twice. For caches and watchers of this process.
+    #[expect(clippy::unused_async, reason = "a bus over the network must be asked")]
+    pub async fn listen(&self, subjects: &[&str]) -> Result<Listener, BusError> {
         match self {
-            Self::Memory(bus) => Listener { pattern, events: bus.passing.subscribe() },
-        }
-    }
-}
-
-/// Events that a listener may be behind.
-const PASSING_MAX: usize = 1_024;
-
-/// A bus within one process. It has no store of its own: an event is handed over once every consumer has committed it or parked it, and
-/// until then it stays in the outbox that it came from.
-#[derive(Clone, Debug)]
-pub struct MemoryBus {
-    consumers: Arc<RwLock<Vec<Arc<Consumer>>>>,
-    passing: broadcast::Sender<Arc<Event>>,
-}
-
-impl Default for MemoryBus {
-    fn default() -> Self {
-        Self { consumers: Arc::default(), passing: broadcast::Sender::new(PASSING_MAX) }
-    }
-}
-
-impl MemoryBus {
-    async fn publish(&self, event: &Event) -> Result<(), BusError> {
-        // No listener is no error.
-        drop(self.passing.send(Arc::new(event.clone())));
-        let consumers = self.consumers.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut acknowledged = true;
-        // One that fails does not keep the event from the others; those that have it will know it again.
-        for consumer in consumers.iter().filter(|consumer| consumer.wants(&event.subject)) {
-            acknowledged &= consumer.deliver(event).await;
-        }
-        if acknowledged { Ok(()) } else { Err(BusError) }
-    }
-}
-
-/// Hears events as they pass.
-#[derive(Debug)]
-pub struct Listener {
-    pattern: &'static str,
-    events: broadcast::Receiver<Arc<Event>>,
-}
-
-/// What a listener hears.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Heard {
-    /// An event of its pattern.
-    Event(Arc<Event>),
-    /// Some were missed: whatever they would have changed must be looked up.
-    Missed,
-}
-
-impl Listener {
-    /// The next event; `None` once the bus is gone.
-    pub async fn next(&mut self) -> Option<Heard> {
-        loop {
-            match self.events.recv().await {
-                Ok(event) if matches(self.pattern, &event.subject) => return Some(Heard::Event(event)),
-                Ok(_) => {}
-                Err(broadcast::error::RecvError::Lagged(_)) => return Some(Heard::Missed),
-                Err(broadcast::error::RecvError::Closed) => return None,
-            }
+            Self::Memory(bus) => Ok(bus.listen(subjects)?),
         }
     }
 }

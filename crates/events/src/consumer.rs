@@ -1,168 +1,387 @@
-//! A consumer: the effect of an event, once, however often it is delivered.
+//! A durable consumer: dedupe, retries, and giving up.
+//!
+//! What fails through no fault of the event (the database does not answer, a concurrent transaction was in the way) is never held
+//! against it: the publisher is told, and comes again.
 
-use std::collections::HashMap;
+use std::error::Error as StdError;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use souk_db::{Db, Error, Tx};
-use souk_runtime::Clock;
-use tracing::{error, warn};
+use souk_db::{Db, Engine, Kind, Tx, sql};
+use souk_runtime::{Kernel, Metrics};
+use tokio::sync::Semaphore;
+use tracing::{Instrument, error, info_span, warn};
 use uuid::Uuid;
 
-use crate::event::Event;
-use crate::subject::matches;
+use crate::bus::BusError;
+use crate::event::{DecodeError, Event};
+use crate::pause::{backoff, hours_before};
+use crate::steps::{self, Steps};
+use crate::story::story;
+use crate::subject::{Pattern, PatternError};
 use crate::{dead_letters, inbox};
 
-/// What an event does.
+/// What a consumer does with an event.
 pub trait Handler: Send + Sync + 'static {
-    /// Applies the event in `tx`, which also notes that it was seen. No network in here.
-    fn handle<'a>(&'a self, tx: &'a mut Tx, event: &'a Event) -> BoxFuture<'a, Result<(), HandlerError>>;
+    /// Applies an event in `tx`, which holds the inbox row already and is committed after it: all effects go through `tx`. No calls over
+    /// the network; what is to be done outside is written down here and done by a worker.
+    fn handle(&self, tx: &mut Tx, event: &Event) -> impl Future<Output = Result<(), HandlerError>> + Send;
 }
 
-/// Why an event had no effect.
+/// Why an event could not be applied.
 #[derive(Debug, thiserror::Error)]
 pub enum HandlerError {
-    /// It may go better next time.
-    #[error("{0}")]
-    Retry(String),
-    /// It never will: an event that cannot be understood.
-    #[error("{0}")]
-    Park(String),
-    /// The database failed.
+    /// Not this time: it is tried again, and parked after `tries_max`.
+    #[error("event cannot be handled yet")]
+    Retry(#[source] Box<dyn StdError + Send + Sync>),
+    /// Never: it is parked at once.
+    #[error("event can never be handled")]
+    Park(#[source] Box<dyn StdError + Send + Sync>),
+    /// The database failed; what follows depends on how.
     #[error(transparent)]
-    Db(#[from] Error),
+    Db(#[from] souk_db::Error),
+}
+
+impl HandlerError {
+    /// Not this time.
+    pub fn retry(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::Retry(cause.into())
+    }
+
+    /// Never.
+    pub fn park(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::Park(cause.into())
+    }
+}
+
+impl From<DecodeError> for HandlerError {
+    fn from(error: DecodeError) -> Self {
+        Self::park(error)
+    }
+}
+
+/// Who consumes what, and where its effects go.
+#[derive(Clone, Debug)]
+pub struct Consumer {
+    /// Its name, for ever: the inbox knows it by that.
+    pub name: &'static str,
+    /// Patterns of subjects.
+    pub subjects: &'static [&'static str],
+    /// Where its effects go, and with them inbox and dead letters.
+    pub db: Db,
+    /// The process.
+    pub kernel: Kernel,
+    /// Its bounds.
+    pub config: ConsumerConfig,
 }
 
 /// The bounds of a consumer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ConsumerConfig {
-    /// An event is tried so often before it is parked as a dead letter. A database that does not answer counts for nothing.
+    /// An event that failed so often is parked as a dead letter.
     pub tries_max: u32,
+    /// The pause after the first failure, in milliseconds. It doubles with each further one.
+    pub backoff_first_ms: u64,
+    /// The longest pause, in milliseconds.
+    pub backoff_max_ms: u64,
+    /// A handler that takes longer has failed, in milliseconds.
+    pub handle_timeout_ms: u64,
+    /// Events of different aggregates that are handled at once: each takes a connection to the database.
+    pub concurrency_max: usize,
+    /// A handled event is remembered for so many hours. Longer than a publisher keeps its outbox.
+    pub inbox_keep_hours: u32,
+    /// Old entries of the inbox are looked for every so many milliseconds.
+    pub sweep_interval_ms: u64,
+    /// So many entries are deleted in one transaction.
+    pub sweep_batch_max: u32,
 }
 
 impl Default for ConsumerConfig {
     fn default() -> Self {
-        Self { tries_max: 8 }
-    }
-}
-
-/// A handler with its name, its subjects and its database.
-pub struct Consumer {
-    name: &'static str,
-    patterns: Vec<&'static str>,
-    db: Db,
-    clock: Clock,
-    config: ConsumerConfig,
-    handler: Arc<dyn Handler>,
-    /// Failed tries of events that are not seen yet: as many as there are aggregates that stand still.
-    tries: Mutex<HashMap<Uuid, u32>>,
-}
-
-impl fmt::Debug for Consumer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Consumer").field("name", &self.name).field("patterns", &self.patterns).finish_non_exhaustive()
-    }
-}
-
-impl Consumer {
-    /// A consumer of the events whose subject is one of `patterns`. Its name is for ever: the inbox knows it by that.
-    pub fn new(
-        name: &'static str,
-        patterns: &[&'static str],
-        db: Db,
-        clock: Clock,
-        config: ConsumerConfig,
-        handler: impl Handler,
-    ) -> Self {
         Self {
-            name,
-            patterns: patterns.to_vec(),
-            db,
-            clock,
-            config,
-            handler: Arc::new(handler),
-            tries: Mutex::default(),
+            tries_max: 5,
+            backoff_first_ms: 100,
+            backoff_max_ms: 10_000,
+            handle_timeout_ms: 10_000,
+            concurrency_max: 4,
+            inbox_keep_hours: 14 * 24,
+            sweep_interval_ms: 60_000,
+            sweep_batch_max: 500,
         }
     }
+}
 
-    pub(crate) fn wants(&self, subject: &str) -> bool {
-        self.patterns.iter().any(|pattern| matches(pattern, subject))
+/// A consumer that has subscribed.
+pub struct Subscription {
+    consumer: Consumer,
+    patterns: Vec<Pattern>,
+    handler: Box<dyn AnyHandler>,
+    permits: Semaphore,
+    meters: Meters,
+    steps: Steps,
+}
+
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription").field("consumer", &self.consumer.name).finish_non_exhaustive()
     }
+}
 
-    /// Whether the event is done with: its effect is committed, now or before, or it is parked.
-    pub(crate) async fn deliver(&self, event: &Event) -> bool {
-        match self.apply(event).await {
-            Ok(()) => {
-                self.forget(event.id);
-                true
-            }
-            Err(HandlerError::Db(error)) if error.kind() != souk_db::Kind::Bug => {
-                warn!(consumer = self.name, event_id = %event.id, %error, "event not consumed");
-                false
-            }
-            Err(HandlerError::Park(reason)) => self.park(event, &reason, self.failed(event.id)).await,
-            Err(failure) => {
-                let tries = self.failed(event.id);
-                warn!(consumer = self.name, event_id = %event.id, tries, error = %failure, "event not consumed");
-                tries >= self.config.tries_max && self.park(event, &failure.to_string(), tries).await
-            }
+/// Why an event was not replayed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// The consumer has not parked it.
+    #[error("no such dead letter")]
+    NotFound,
+    /// A replay of it succeeded before.
+    #[error("dead letter was replayed before")]
+    AlreadyReplayed,
+    /// It failed again, and stays.
+    #[error("replay failed")]
+    Failed(#[source] HandlerError),
+    /// The database failed.
+    #[error(transparent)]
+    Db(#[from] souk_db::Error),
+}
+
+/// What follows from a failure.
+enum Verdict {
+    /// The publisher comes again.
+    Unavailable(souk_db::Error),
+    /// Again at once; past `tries_max`, the publisher comes again.
+    Again(souk_db::Error),
+    /// Again after a pause; past `tries_max`, parked.
+    Later,
+    /// Parked.
+    Never,
+}
+
+impl HandlerError {
+    fn verdict(&self) -> Verdict {
+        match self {
+            Self::Retry(_) => Verdict::Later,
+            Self::Park(_) => Verdict::Never,
+            Self::Db(error) => match error.kind() {
+                Kind::Unavailable => Verdict::Unavailable(error.clone()),
+                Kind::Conflict | Kind::Locked => Verdict::Again(error.clone()),
+                // A statement too slow for its timeout can well be the event's fault.
+                Kind::Timeout | Kind::Bug => Verdict::Later,
+            },
         }
     }
+}
 
-    async fn apply(&self, event: &Event) -> Result<(), HandlerError> {
-        let mut tx = self.db.write().await?;
-        if inbox::note(&mut tx, self.name, event.id, self.clock.now()).await? {
-            self.handler.handle(&mut tx, event).await?;
-            tx.commit().await?;
+impl Subscription {
+    pub(crate) fn new(consumer: Consumer, handler: impl Handler, steps: Steps) -> Result<Self, PatternError> {
+        Ok(Self {
+            patterns: Pattern::parse_all(consumer.subjects)?,
+            handler: Box::new(handler),
+            permits: Semaphore::new(consumer.config.concurrency_max.max(1)),
+            meters: Meters::new(&consumer.kernel.metrics, consumer.name),
+            consumer,
+            steps,
+        })
+    }
+
+    /// The consumer's name.
+    pub fn name(&self) -> &'static str {
+        self.consumer.name
+    }
+
+    pub(crate) fn takes(&self, subject: &str) -> bool {
+        self.patterns.iter().any(|pattern| pattern.matches(subject))
+    }
+
+    /// Applies an event, once however often it is delivered, or parks it.
+    pub(crate) async fn deliver(&self, event: &Event) -> Result<(), BusError> {
+        let traceparent = event.traceparent.as_deref();
+        let span = info_span!("consume", consumer = self.name(), event = %event.id, kind = event.kind, traceparent);
+        let delivered = self.deliver_or_park(event).instrument(span).await;
+        delivered.map_err(|source| BusError::Consumer { consumer: self.name(), source })
+    }
+
+    async fn deliver_or_park(&self, event: &Event) -> Result<(), souk_db::Error> {
+        let config = &self.consumer.config;
+        for tries in 1_u32.. {
+            let error = match self.apply(event).await {
+                Ok(applied) => {
+                    let counter = if applied { &self.meters.applied } else { &self.meters.repeated };
+                    counter.inc();
+                    return Ok(());
+                }
+                Err(error) => error,
+            };
+            let last = tries >= config.tries_max;
+            match error.verdict() {
+                Verdict::Unavailable(error) => return Err(error),
+                Verdict::Again(error) if last => return Err(error),
+                Verdict::Again(_) => {}
+                Verdict::Later if !last => {
+                    self.meters.retried.inc();
+                    warn!(tries, error = story(&error), "event handler failed");
+                    self.pause(tries).await;
+                }
+                Verdict::Later | Verdict::Never => return self.park(event, tries, &error).await,
+            }
         }
         Ok(())
     }
 
-    async fn park(&self, event: &Event, reason: &str, tries: u32) -> bool {
-        let parked = async {
-            let now = self.clock.now();
-            let mut tx = self.db.write().await?;
-            inbox::note(&mut tx, self.name, event.id, now).await?;
-            dead_letters::park(&mut tx, self.name, event, reason, tries, now).await?;
-            tx.commit().await
-        };
-        match parked.await {
-            Ok(()) => {
-                error!(consumer = self.name, event_id = %event.id, subject = event.subject, tries, reason, "event parked");
-                self.forget(event.id);
-                true
-            }
-            Err(error) => {
-                warn!(consumer = self.name, event_id = %event.id, %error, "event not parked");
-                false
-            }
-        }
-    }
-
-    /// Runs a parked event through the handler once more; `false`: there is none, or it was replayed before.
-    pub async fn replay(&self, event_id: Uuid) -> Result<bool, HandlerError> {
-        let mut tx = self.db.write().await?;
-        let Some(letter) = dead_letters::find(&mut tx, self.name, event_id).await? else { return Ok(false) };
-        if !dead_letters::mark_replayed(&mut tx, self.name, event_id, self.clock.now()).await? {
+    /// One try; `false`: the event was handled before.
+    async fn apply(&self, event: &Event) -> Result<bool, HandlerError> {
+        let _permit = self.permits.acquire().await;
+        let mut tx = self.consumer.db.write().await?;
+        if !inbox::claim(&mut tx, self.name(), event.id, self.consumer.kernel.clock.now()).await? {
+            tx.rollback().await?;
             return Ok(false);
         }
-        self.handler.handle(&mut tx, &letter.event).await?;
+        self.steps.reach(steps::CONSUMER_CLAIMED).await;
+        self.handle(&mut tx, event).await?;
+        self.steps.reach(steps::CONSUMER_HANDLED).await;
         tx.commit().await?;
+        self.steps.reach(steps::CONSUMER_COMMITTED).await;
         Ok(true)
     }
 
-    fn failed(&self, event_id: Uuid) -> u32 {
-        let mut tries = self.tries.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = tries.entry(event_id).or_default();
-        *count += 1;
-        *count
+    async fn handle(&self, tx: &mut Tx, event: &Event) -> Result<(), HandlerError> {
+        let handling = AssertUnwindSafe(self.handler.call(tx, event)).catch_unwind();
+        // By the runtime's own time: it guards against a handler that hangs, and a clock that a test moves says nothing of that.
+        match tokio::time::timeout(Duration::from_millis(self.consumer.config.handle_timeout_ms), handling).await {
+            Err(_) => return Err(HandlerError::retry("handler timed out")),
+            Ok(Err(_)) => return Err(HandlerError::retry("handler panicked")),
+            Ok(Ok(handled)) => handled?,
+        }
+        if tx.engine() == Engine::Postgres {
+            // A handler that has swallowed an error of a statement leaves a transaction whose COMMIT undoes everything and reports
+            // success. Any further statement fails in it.
+            sql("SELECT 1").execute(tx).await?;
+        }
+        Ok(())
     }
 
-    fn forget(&self, event_id: Uuid) {
-        self.tries.lock().unwrap_or_else(PoisonError::into_inner).remove(&event_id);
+    async fn park(&self, event: &Event, tries: u32, error: &HandlerError) -> Result<(), souk_db::Error> {
+        let story = story(error);
+        let now = self.consumer.kernel.clock.now();
+        let mut tx = self.consumer.db.write().await?;
+        if inbox::claim(&mut tx, self.name(), event.id, now).await? {
+            dead_letters::park(&mut tx, self.name(), event, &story, tries, now).await?;
+        }
+        tx.commit().await?;
+        self.meters.parked.inc();
+        error!(tries, error = story, aggregate = event.aggregate, "event parked as a dead letter");
+        self.steps.reach(steps::CONSUMER_PARKED).await;
+        Ok(())
+    }
+
+    /// Runs the handler on a dead letter again, once, in the way of any event: its effects and `replayed_at` are committed together.
+    /// Later events of the aggregate may have been handled in the meantime.
+    pub async fn replay(&self, event_id: Uuid) -> Result<(), ReplayError> {
+        let _permit = self.permits.acquire().await;
+        let mut tx = self.consumer.db.write().await?;
+        let letter = dead_letters::show(&mut tx, self.name(), event_id).await?.ok_or(ReplayError::NotFound)?;
+        if !dead_letters::claim(&mut tx, self.name(), event_id, self.consumer.kernel.clock.now()).await? {
+            return Err(ReplayError::AlreadyReplayed);
+        }
+        match self.handle(&mut tx, &letter.event).await {
+            Ok(()) => {
+                tx.commit().await?;
+                self.meters.replayed.inc();
+                Ok(())
+            }
+            Err(error) => {
+                tx.rollback().await?;
+                let mut tx = self.consumer.db.write().await?;
+                dead_letters::note_failure(&mut tx, self.name(), event_id, &story(&error)).await?;
+                tx.commit().await?;
+                Err(ReplayError::Failed(error))
+            }
+        }
+    }
+
+    async fn pause(&self, failures: u32) {
+        let (config, kernel) = (&self.consumer.config, &self.consumer.kernel);
+        let fraction = kernel.ids.random_fraction();
+        kernel.clock.sleep(backoff(failures, config.backoff_first_ms, config.backoff_max_ms, fraction)).await;
+    }
+
+    /// Forgets, from time to time, what was handled long ago.
+    pub(crate) fn start_sweep(&self) {
+        let Consumer { name, db, kernel, config, .. } = self.consumer.clone();
+        let tasks = kernel.tasks.clone();
+        tasks.spawn("inbox sweep", async move {
+            let pause = Duration::from_millis(config.sweep_interval_ms.max(1));
+            while !stopped_within(&kernel, pause).await {
+                if let Err(error) = sweep(name, &db, &kernel, &config).await {
+                    warn!(consumer = name, error = story(&error), "inbox could not be swept");
+                }
+            }
+        });
+    }
+}
+
+async fn stopped_within(kernel: &Kernel, pause: Duration) -> bool {
+    tokio::select! {
+        () = kernel.tasks.shutdown().cancelled() => true,
+        () = kernel.clock.sleep(pause) => false,
+    }
+}
+
+async fn sweep(name: &str, db: &Db, kernel: &Kernel, config: &ConsumerConfig) -> Result<(), souk_db::Error> {
+    let before = hours_before(kernel.clock.now(), config.inbox_keep_hours);
+    let limit = config.sweep_batch_max.max(1);
+    while !kernel.tasks.shutdown().is_cancelled() {
+        let mut tx = db.write().await?;
+        let forgotten = inbox::sweep(&mut tx, name, before, limit).await?;
+        tx.commit().await?;
+        if forgotten < limit.into() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// A handler whose type is forgotten.
+trait AnyHandler: Send + Sync {
+    fn call<'a>(&'a self, tx: &'a mut Tx, event: &'a Event) -> BoxFuture<'a, Result<(), HandlerError>>;
+}
+
+impl<H: Handler> AnyHandler for H {
+    fn call<'a>(&'a self, tx: &'a mut Tx, event: &'a Event) -> BoxFuture<'a, Result<(), HandlerError>> {
+        Box::pin(self.handle(tx, event))
+    }
+}
+
+/// What is counted of a consumer.
+#[derive(Debug)]
+struct Meters {
+    applied: Counter,
+    repeated: Counter,
+    retried: Counter,
+    parked: Counter,
+    replayed: Counter,
+}
+
+impl Meters {
+    fn new(metrics: &Metrics, consumer: &'static str) -> Self {
+        let counter = |name: &str, help: &str| {
+            let family: Family<[(&'static str, &'static str); 1], Counter> = metrics.register(name, help);
+            family.get_or_create(&[("consumer", consumer)]).clone()
+        };
+        Self {
+            applied: counter("consumer_applied", "Events whose effect was committed"),
+            repeated: counter("consumer_repeated", "Events that had been handled before"),
+            retried: counter("consumer_retried", "Tries that failed and were repeated"),
+            parked: counter("consumer_parked", "Events given up on: dead letters"),
+            replayed: counter("consumer_replayed", "Dead letters that a replay applied"),
+        }
     }
 }

@@ -1,26 +1,47 @@
-//! Events: from a change in one service's database to an effect in another's, at least once on the way and once in effect.
+//! Events: what one service tells the others, at least once each, applied once, in order per aggregate.
 //!
-//! A change and its event commit together ([`outbox`]). The [`Relay`] publishes what was committed, in the order of each aggregate's
-//! versions. The [`Bus`] carries it to every [`Consumer`], which commits its effect together with the note that it has seen the event
-//! (the inbox), and parks what it cannot handle ([`dead_letters`]). Never: what an event means.
+//! Owns: the outbox, the relay that empties it, the bus, the inbox and dead letters of consumers. Never: what an event means.
+//!
+//! The way of an event, and what a crash after each step leaves:
+//!
+//! 1. [`outbox::append`] in the transaction of the change. Both are there, or neither.
+//! 2. The [`Relay`] of the service's database reads it and publishes it on the [`Bus`]. Nothing is marked yet: it is published again.
+//! 3. A [`Consumer`]'s [`Handler`] runs in a transaction with a row of the inbox. Both are committed, or neither; seen again, the row
+//!    tells that it is done.
+//! 4. The bus acknowledges; the relay marks the row published. The row stays for a while, so that a lost bus can be refilled
+//!    ([`outbox::republish`]).
+//!
+//! An event that a handler fails at again and again is parked in [`dead_letters`] of the consumer's database, in the transaction of its
+//! inbox row, where an operator finds it.
+//!
+//! Order: an event is published only after all earlier ones of its aggregate were acknowledged, whoever publishes. So a consumer
+//! sees the events of an aggregate in the order of their versions; only one that was parked and replayed comes late.
 
 mod bus;
 mod consumer;
 pub mod dead_letters;
 mod event;
-pub mod inbox;
+mod inbox;
+mod memory;
 pub mod outbox;
+mod pause;
 mod relay;
+mod steps;
+mod story;
 mod subject;
+#[cfg(test)]
+mod tests;
 
-pub use bus::{Bus, BusError, Heard, Listener, MemoryBus};
-pub use consumer::{Consumer, ConsumerConfig, Handler, HandlerError};
-pub use event::Event;
-pub use relay::{Relay, RelayConfig};
-
+pub use bus::{Bus, BusError};
+pub use consumer::{Consumer, ConsumerConfig, Handler, HandlerError, ReplayError, Subscription};
+pub use dead_letters::DeadLetter;
+pub use event::{DecodeError, Event};
+pub use memory::{Heard, Listener, MemoryBus};
+pub use relay::{Relay, RelayConfig, RelayHandle};
 use souk_db::MigrationSet;
+pub use subject::{Pattern, PatternError};
 
-/// The tables of this crate: `outbox`, `inbox` and `dead_letters`.
+/// The tables of this crate: `outbox`, `inbox` and `dead_letters`. They need those of [`souk_db::MIGRATIONS`].
 pub static MIGRATIONS: MigrationSet = MigrationSet {
     name: "events",
     sqlite: &sqlx::migrate!("migrations/sqlite"),

@@ -1,25 +1,29 @@
-//! Events on their way out. A row is written in the transaction of the change that it tells of: no change, no event, and the reverse.
+//! The outbox: events written in the transaction of what they tell.
+//!
+//! Nothing here depends on the order in which transactions commit across aggregates (PostgreSQL's readers see a later id before an
+//! earlier one). Within an aggregate the versions are written one after the other, so whoever sees one sees all before it.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use souk_db::{Error, Statement, Tx, many, sql};
+use souk_db::{Error, Tx, many, sql};
+use uuid::Uuid;
 
 use crate::event::Event;
 
-/// Adds events to the transaction of their change. Wake the relay after the commit.
+/// Writes events in the caller's transaction, which is that of what they tell. After its commit: [`crate::RelayHandle::wake`].
 pub async fn append(tx: &mut Tx, events: &[Event]) -> Result<(), Error> {
     let statements = many(
-        "INSERT INTO outbox (id, source, kind, subject, aggregate, version, occurred_at, traceparent, data) VALUES {rows}",
+        "INSERT INTO outbox (event_id, aggregate, version, subject, kind, source, time, traceparent, data) VALUES {rows}",
         events,
         |row, event| {
             row.bind(event.id)
-                .bind(&event.source)
-                .bind(&event.kind)
-                .bind(&event.subject)
                 .bind(&event.aggregate)
                 .bind(event.version)
-                .bind(event.occurred_at)
+                .bind(&event.subject)
+                .bind(&event.kind)
+                .bind(&event.source)
+                .bind(event.time)
                 .bind(event.traceparent.clone())
                 .bind(event.data.as_slice())
         },
@@ -30,51 +34,119 @@ pub async fn append(tx: &mut Tx, events: &[Event]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Up to `limit` events that wait, those of one aggregate together and in order, without those of the aggregates in `but`.
-///
-/// What waits is asked for, never "what came after the last": PostgreSQL commits rows out of the order of their ids.
-pub(crate) async fn waiting(tx: &mut Tx, but: &BTreeSet<String>, limit: usize) -> Result<Vec<Event>, Error> {
-    // Few aggregates are held back at a time; each is left out by name.
-    let named: Vec<String> = (2..but.len() + 2).map(|index| format!(" AND aggregate <> ${index}")).collect();
-    let text = format!(
-        "SELECT id, source, kind, subject, aggregate, version, occurred_at, traceparent, data FROM outbox
-         WHERE published_at IS NULL{} ORDER BY aggregate, version LIMIT $1",
-        named.concat()
-    );
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    but.iter().fold(sql(text).bind(limit), Statement::bind).fetch_all(tx).await
+/// Lets events that were published from `from` (inclusive) until `to` (exclusive) be published again, `limit` of them, those first that
+/// were published first; how many. To refill a bus that lost them, repeat until 0, with `to` before the first call. Consumers
+/// that have seen them know them.
+pub async fn republish(tx: &mut Tx, from: DateTime<Utc>, to: DateTime<Utc>, limit: u32) -> Result<u64, Error> {
+    sql("UPDATE outbox SET published_at = NULL WHERE event_id IN
+         (SELECT event_id FROM outbox WHERE published_at >= $1 AND published_at < $2
+          ORDER BY published_at, aggregate, version LIMIT $3)")
+    .bind(from)
+    .bind(to)
+    .bind(limit)
+    .execute(tx)
+    .await
 }
 
-/// Notes that the bus has acknowledged `events`.
-pub(crate) async fn mark_published(tx: &mut Tx, events: &[Event], now: DateTime<Utc>) -> Result<(), Error> {
-    let statements = many(
-        "WITH v (id, published_at) AS (VALUES {rows}) UPDATE outbox SET published_at = v.published_at FROM v WHERE outbox.id = v.id",
-        events,
-        |row, event| row.bind(event.id).bind(now),
+/// What a reading of the outbox may bring.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// At most so many aggregates.
+    pub(crate) aggregates: usize,
+    /// At most so many events of one aggregate.
+    pub(crate) chain: u32,
+    /// At most so many events.
+    pub(crate) events: u32,
+}
+
+/// What a reading of the outbox has brought.
+#[derive(Debug)]
+pub(crate) struct Unpublished {
+    /// Events by aggregate, in the order of their versions.
+    pub(crate) chains: BTreeMap<String, Vec<Event>>,
+    /// A bound was reached, so there may be more of other aggregates.
+    pub(crate) may_be_more: bool,
+}
+
+/// Unpublished events of the aggregates that wait longest, but for those of `busy`. Of each aggregate it is the first ones, in
+/// the order of their versions.
+///
+/// The times of an aggregate's events need not rise with its versions (clocks of replicas differ), so the aggregates are chosen by
+/// time, and their events by version.
+pub(crate) async fn unpublished(tx: &mut Tx, busy: &[&str], bounds: Bounds) -> Result<Unpublished, Error> {
+    let excluded = busy.len().next_power_of_two(); // few texts, which stay prepared
+    let list: Vec<String> = (4..4 + excluded).map(|index| format!("${index}")).collect();
+    let text = format!(
+        "WITH due AS (
+             SELECT DISTINCT aggregate FROM (
+                 SELECT aggregate FROM outbox WHERE published_at IS NULL AND aggregate NOT IN ({})
+                 ORDER BY time, event_id LIMIT $1
+             ) AS oldest
+         ), placed AS (
+             SELECT o.event_id, ROW_NUMBER() OVER (PARTITION BY o.aggregate ORDER BY o.version, o.event_id) AS place
+             FROM due JOIN outbox o ON o.aggregate = due.aggregate AND o.published_at IS NULL
+         )
+         SELECT o.event_id, o.aggregate, o.version, o.subject, o.kind, o.source, o.time, o.traceparent, o.data
+         FROM placed JOIN outbox o ON o.event_id = placed.event_id
+         WHERE placed.place <= $2 ORDER BY placed.place, o.time LIMIT $3",
+        list.join(", ")
     );
-    for statement in statements {
+    let mut statement =
+        sql(text).bind(i64::try_from(bounds.aggregates).unwrap_or(i64::MAX)).bind(bounds.chain).bind(bounds.events);
+    for index in 0..excluded {
+        statement = statement.bind(busy.get(index).copied().unwrap_or("")); // no aggregate has no name
+    }
+    let events: Vec<Event> = statement.fetch_all(tx).await?;
+    Ok(by_aggregate(events, bounds))
+}
+
+fn by_aggregate(events: Vec<Event>, bounds: Bounds) -> Unpublished {
+    let many = events.len() >= bounds.aggregates.min(bounds.events as usize);
+    let mut chains: BTreeMap<String, Vec<Event>> = BTreeMap::new();
+    for event in events {
+        chains.entry(event.aggregate.clone()).or_default().push(event);
+    }
+    // The oldest rows may all be those of one aggregate with a long chain.
+    let long = chains.values().any(|chain| chain.len() >= bounds.chain as usize);
+    Unpublished { chains, may_be_more: many || long }
+}
+
+/// Marks events as published.
+pub(crate) async fn mark_published(tx: &mut Tx, events: &[Uuid], now: DateTime<Utc>) -> Result<(), Error> {
+    let text = "WITH v (event_id, published_at) AS (VALUES {rows})
+                UPDATE outbox SET published_at = v.published_at FROM v WHERE outbox.event_id = v.event_id";
+    for statement in many(text, events, |row, id| row.bind(*id).bind(now)) {
         statement.execute(tx).await?;
     }
     Ok(())
 }
 
-/// How many events wait.
-pub async fn count_waiting(tx: &mut Tx) -> Result<i64, Error> {
-    let (count,): (i64,) = sql("SELECT COUNT(*) FROM outbox WHERE published_at IS NULL").fetch_one(tx).await?;
-    Ok(count)
-}
-
-/// Sends everything that was published since `since` out again: a bus that has lost its store is refilled so. Consumers notice what
-/// they have seen. The number of events.
-pub async fn republish_since(tx: &mut Tx, since: DateTime<Utc>) -> Result<u64, Error> {
-    sql("UPDATE outbox SET published_at = NULL WHERE published_at >= $1").bind(since).execute(tx).await
-}
-
 /// Deletes up to `limit` events that were published before `before`; how many.
 pub(crate) async fn sweep(tx: &mut Tx, before: DateTime<Utc>, limit: u32) -> Result<u64, Error> {
-    sql("DELETE FROM outbox WHERE id IN (SELECT id FROM outbox WHERE published_at < $1 ORDER BY published_at LIMIT $2)")
-        .bind(before)
-        .bind(limit)
-        .execute(tx)
-        .await
+    sql("DELETE FROM outbox WHERE event_id IN
+         (SELECT event_id FROM outbox WHERE published_at < $1 ORDER BY published_at LIMIT $2)")
+    .bind(before)
+    .bind(limit)
+    .execute(tx)
+    .await
+}
+
+/// How far behind the relay is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub(crate) struct Backlog {
+    /// Unpublished events, counted no further than [`BACKLOG_COUNTED_MAX`].
+    pub(crate) events: i64,
+    /// The time of the oldest of them.
+    pub(crate) oldest: Option<DateTime<Utc>>,
+}
+
+/// Counting a backlog must not cost as much as the backlog.
+pub(crate) const BACKLOG_COUNTED_MAX: u32 = 10_000;
+
+pub(crate) async fn backlog(tx: &mut Tx) -> Result<Backlog, Error> {
+    sql("SELECT (SELECT COUNT(*) FROM (SELECT event_id FROM outbox WHERE published_at IS NULL LIMIT $1) AS counted) AS events,
+                (SELECT MIN(time) FROM outbox WHERE published_at IS NULL) AS oldest")
+    .bind(BACKLOG_COUNTED_MAX)
+    .fetch_one(tx)
+    .await
 }

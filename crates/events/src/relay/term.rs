@@ -1,0 +1,252 @@
+//! A relay's term: from taking the lease to losing it.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use souk_db::Error;
+use souk_db::lease::Lease;
+use tokio::task::{JoinError, JoinSet};
+use tracing::{Instrument, Span, warn};
+use uuid::Uuid;
+
+use super::Relay;
+use crate::bus::{Bus, BusError};
+use crate::event::Event;
+use crate::outbox;
+use crate::pause::{after, hours_before};
+use crate::steps;
+use crate::story::story;
+
+/// See the module. Dropped, it lets go of everything.
+pub(super) struct Term<'r> {
+    relay: &'r Relay,
+    lease: Lease,
+    /// One task for each aggregate that is being published.
+    chains: JoinSet<Published>,
+    /// The aggregates that must not be read: those of `chains`, and those that wait for their next try.
+    busy: HashMap<String, Busy>,
+    /// There may be something in the outbox that was not read.
+    unread: bool,
+    poll_at: DateTime<Utc>,
+    renew_at: DateTime<Utc>,
+    sweep_at: DateTime<Utc>,
+}
+
+/// How a term ends.
+pub(super) enum End {
+    LeaseLost,
+    Shutdown,
+}
+
+/// Why an aggregate is not to be read.
+#[derive(Default)]
+struct Busy {
+    /// Tries to publish its next event that failed.
+    failures: u32,
+    /// When the next is due; `None`: it is being published.
+    until: Option<DateTime<Utc>>,
+}
+
+impl Busy {
+    /// Whether the aggregate must not be read now.
+    fn is_closed(&self, now: DateTime<Utc>) -> bool {
+        self.until.is_none_or(|until| until > now)
+    }
+}
+
+/// What became of the events of an aggregate.
+struct Published {
+    aggregate: String,
+    acknowledged: Vec<Uuid>,
+    /// The event that comes next could not be published.
+    failed: Option<(Uuid, BusError)>,
+}
+
+impl<'r> Term<'r> {
+    pub(super) fn new(relay: &'r Relay, lease: Lease) -> Self {
+        let now = relay.kernel.clock.now();
+        let renew_at = after(now, relay.standby_pause());
+        let (chains, busy) = (JoinSet::new(), HashMap::new());
+        Self { relay, lease, chains, busy, unread: true, poll_at: now, renew_at, sweep_at: now }
+    }
+
+    /// Publishes; `failures` of the database are over when it has answered.
+    pub(super) async fn run(&mut self, failures: &mut u32) -> Result<End, Error> {
+        let relay = self.relay;
+        let shutdown = relay.kernel.tasks.shutdown();
+        while !shutdown.is_cancelled() {
+            if !self.keep_lease().await? {
+                return Ok(End::LeaseLost);
+            }
+            self.release_due();
+            self.poll().await?;
+            self.sweep().await?;
+            if self.unread && self.free() > 0 {
+                self.publish_unread().await?;
+                *failures = 0;
+            }
+            let pause = self.pause();
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                Some(published) = self.chains.join_next() => self.land(published).await?,
+                () = relay.wake.notified() => self.unread = true,
+                () = relay.kernel.clock.sleep(pause) => {}
+            }
+        }
+        Ok(End::Shutdown)
+    }
+
+    fn now(&self) -> DateTime<Utc> {
+        self.relay.kernel.clock.now()
+    }
+
+    /// Aggregates that may still be taken up.
+    fn free(&self) -> usize {
+        let now = self.now();
+        let closed = self.busy.values().filter(|busy| busy.is_closed(now)).count();
+        self.relay.config.aggregates_max.max(1).saturating_sub(closed)
+    }
+
+    /// How long nothing is due.
+    fn pause(&self) -> Duration {
+        if self.unread && self.free() > 0 {
+            return Duration::ZERO;
+        }
+        let retries = self.busy.values().filter_map(|busy| busy.until);
+        let due = retries.chain([self.poll_at, self.renew_at, self.sweep_at]).min().unwrap_or(self.poll_at);
+        (due - self.now()).to_std().unwrap_or(Duration::ZERO)
+    }
+
+    /// Renews the lease in good time; `false`: it is another's.
+    async fn keep_lease(&mut self) -> Result<bool, Error> {
+        let now = self.now();
+        if now < self.renew_at {
+            return Ok(true);
+        }
+        self.renew_at = after(now, self.relay.standby_pause());
+        let renewed = self.relay.acquire().await?;
+        // Had another relay held it in between, the epoch would have grown.
+        Ok(renewed.is_some_and(|lease| lease.epoch == self.lease.epoch))
+    }
+
+    /// Aggregates whose next try is due may be read again.
+    fn release_due(&mut self) {
+        let now = self.now();
+        for busy in self.busy.values() {
+            self.unread |= busy.until.is_some_and(|until| until <= now);
+        }
+    }
+
+    /// Looks, from time to time, for what nobody has woken us for, and measures how far behind we are.
+    async fn poll(&mut self) -> Result<(), Error> {
+        let now = self.now();
+        if now < self.poll_at {
+            return Ok(());
+        }
+        self.poll_at = after(now, Duration::from_millis(self.relay.config.poll_interval_ms.max(1)));
+        self.unread = true;
+        let mut tx = self.relay.db.read().await?;
+        let backlog = outbox::backlog(&mut tx).await?;
+        tx.rollback().await?;
+        let age = backlog.oldest.map_or(TimeDelta::zero(), |oldest| now - oldest);
+        self.relay.meters.show_backlog(backlog, age);
+        Ok(())
+    }
+
+    /// Deletes a portion of what has stayed long enough.
+    async fn sweep(&mut self) -> Result<(), Error> {
+        let (now, config) = (self.now(), &self.relay.config);
+        if now < self.sweep_at {
+            return Ok(());
+        }
+        let limit = config.sweep_batch_max.max(1);
+        let mut tx = self.relay.db.write().await?;
+        let swept = outbox::sweep(&mut tx, hours_before(now, config.keep_hours), limit).await?;
+        tx.commit().await?;
+        if swept < limit.into() {
+            self.sweep_at = after(now, Duration::from_millis(config.sweep_interval_ms.max(1)));
+        }
+        Ok(())
+    }
+
+    /// Reads what waits longest and begins to publish it, each aggregate for itself.
+    async fn publish_unread(&mut self) -> Result<(), Error> {
+        let (relay, now) = (self.relay, self.now());
+        let bounds = outbox::Bounds {
+            aggregates: self.free(),
+            chain: relay.config.chain_max.max(1),
+            events: relay.config.batch_max.max(1),
+        };
+        let closed: Vec<&str> =
+            self.busy.iter().filter(|(_, busy)| busy.is_closed(now)).map(|(aggregate, _)| aggregate.as_str()).collect();
+        let mut tx = relay.db.read().await?;
+        let read = outbox::unpublished(&mut tx, &closed, bounds).await?;
+        tx.rollback().await?;
+        relay.steps.reach(steps::RELAY_READ).await;
+        self.unread = read.may_be_more;
+        // Aggregates whose next try was due and that were not read have nothing to tell any more, or come as new ones.
+        self.busy.retain(|aggregate, busy| busy.is_closed(now) || read.chains.contains_key(aggregate));
+        for (aggregate, events) in read.chains {
+            self.busy.entry(aggregate.clone()).or_default().until = None;
+            self.chains.spawn(publish(relay.bus.clone(), aggregate, events).instrument(Span::current()));
+        }
+        Ok(())
+    }
+
+    /// Marks what the bus has acknowledged, of all aggregates that are done by now, and lets them be read again.
+    async fn land(&mut self, first: Result<Published, JoinError>) -> Result<(), Error> {
+        let mut landed = vec![first];
+        landed.extend(std::iter::from_fn(|| self.chains.try_join_next()));
+        let landed: Vec<Published> =
+            landed.into_iter().collect::<Result<_, _>>().map_err(|error| Error::bug(error.to_string()))?;
+        let marked: Vec<Uuid> = landed.iter().flat_map(|published| &published.acknowledged).copied().collect();
+        self.mark(&marked).await?;
+        for published in landed {
+            match published.failed {
+                None => drop(self.busy.remove(&published.aggregate)),
+                Some((event, error)) => {
+                    self.hold_back(published.aggregate, !published.acknowledged.is_empty(), event, &error);
+                }
+            }
+        }
+        self.unread = true;
+        Ok(())
+    }
+
+    async fn mark(&mut self, events: &[Uuid]) -> Result<(), Error> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        self.relay.steps.reach(steps::RELAY_ACKNOWLEDGED).await;
+        let now = self.now();
+        let mut tx = self.relay.db.write().await?;
+        outbox::mark_published(&mut tx, events, now).await?;
+        tx.commit().await?;
+        self.relay.meters.published.inc_by(u64::try_from(events.len()).unwrap_or(u64::MAX));
+        self.relay.steps.reach(steps::RELAY_MARKED).await;
+        Ok(())
+    }
+
+    /// The aggregate waits; the others go on.
+    fn hold_back(&mut self, aggregate: String, progressed: bool, event: Uuid, error: &BusError) {
+        let now = self.now();
+        let busy = self.busy.entry(aggregate).or_default();
+        busy.failures = if progressed { 1 } else { busy.failures.saturating_add(1) };
+        busy.until = Some(after(now, self.relay.backoff(busy.failures)));
+        self.relay.meters.failed.inc();
+        warn!(%event, failures = busy.failures, error = story(error), "event could not be published");
+    }
+}
+
+/// Publishes events of one aggregate, in order, up to the first that fails.
+async fn publish(bus: Bus, aggregate: String, events: Vec<Event>) -> Published {
+    let mut acknowledged = Vec::with_capacity(events.len());
+    for event in events {
+        match bus.publish(&event).await {
+            Ok(()) => acknowledged.push(event.id),
+            Err(error) => return Published { aggregate, acknowledged, failed: Some((event.id, error)) },
+        }
+    }
+    Published { aggregate, acknowledged, failed: None }
+}

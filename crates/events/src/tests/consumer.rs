@@ -1,0 +1,211 @@
+//! The consumer: once, however often; again, but not for ever; and what an operator can do.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use souk_db::Engine;
+
+use super::{Plot, World, event, events, on_both};
+use crate::steps::Steps;
+use crate::{BusError, ConsumerConfig, DeadLetter, ReplayError, dead_letters};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+impl World {
+    async fn dead_letters(&self) -> Vec<DeadLetter> {
+        let mut tx = self.db.read().await.unwrap();
+        dead_letters::list(&mut tx, Some("effects"), None, 100).await.unwrap()
+    }
+
+    async fn dead_letter(&self, version: i64) -> DeadLetter {
+        let mut tx = self.db.read().await.unwrap();
+        dead_letters::show(&mut tx, "effects", event("a", version).id).await.unwrap().unwrap()
+    }
+}
+
+#[tokio::test]
+async fn an_event_is_applied_once_however_often_it_comes() {
+    on_both(|world| async move {
+        world.subscribe(|_, _| Plot::Apply).await;
+        let event = event("a", 1);
+        world.bus.publish(&event).await.unwrap();
+        let again = futures::future::join_all((0..10).map(|_| world.bus.publish(&event))).await;
+        assert!(again.into_iter().all(|published| published.is_ok()));
+        assert_eq!(world.applied("a").await, [1]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn copies_that_come_at_once_are_one() {
+    on_both(|world| async move {
+        world.subscribe(|_, _| Plot::Apply).await;
+        let event = event("a", 1);
+        let copies = futures::future::join_all((0..10).map(|_| world.bus.publish(&event))).await;
+        assert!(copies.into_iter().all(|published| published.is_ok()));
+        assert_eq!(world.applied("a").await, [1]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_failure_is_tried_again_and_leaves_no_effect() {
+    on_both(|world| async move {
+        world.subscribe(|_, nth| if nth < 3 { Plot::Retry } else { Plot::Apply }).await;
+        world.append(&events(&["a"], 1..=2)).await;
+        world.relay();
+        world.until_with(SECOND, || async { world.unpublished().await == 0 }).await;
+        assert_eq!(world.applied("a").await, [1, 2]);
+        assert_eq!(world.dead_letters().await, []);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_poisoned_event_is_parked_after_its_tries_and_blocks_nobody_else() {
+    on_both(|world| async move {
+        world.subscribe(|event, _| if event == &super::event("a", 2) { Plot::Retry } else { Plot::Apply }).await;
+        world.append(&events(&["a", "b"], 1..=3)).await;
+        world.relay();
+        // The clock stands, so the poisoned event waits for its second try: the other aggregate does not.
+        world.until(|| async { world.applied("b").await == [1, 2, 3] && world.applied("a").await == [1] }).await;
+        world.until_with(SECOND, || async { world.unpublished().await == 0 }).await;
+        assert_eq!(world.applied("a").await, [1, 3]);
+        let letters = world.dead_letters().await;
+        assert_eq!((letters.len(), letters[0].tries, &letters[0].event), (1, 3, &event("a", 2)));
+        assert_eq!(letters[0].error, "event cannot be handled yet: planted: not yet");
+        assert!(world.shows(r#"consumer_parked_total{consumer="effects"} 1"#), "{}", world.kernel.metrics.encode());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_can_never_be_handled_is_parked_at_once() {
+    on_both(|world| async move {
+        world.subscribe(|_, _| Plot::Park).await;
+        world.bus.publish(&event("a", 1)).await.unwrap();
+        assert_eq!(world.dead_letter(1).await.tries, 1);
+        assert!(world.applied("a").await.is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_panic_and_a_hang_are_failures() {
+    on_both(|world| async move {
+        let config = ConsumerConfig { tries_max: 1, handle_timeout_ms: 20, ..ConsumerConfig::default() };
+        let consumer = crate::Consumer { config, ..world.consumer() };
+        let plot = |event: &crate::Event, _: u32| if event.version == 1 { Plot::Panic } else { Plot::Hang };
+        world.subscribe_at(consumer, Steps::default(), plot).await;
+        world.bus.publish(&event("a", 1)).await.unwrap();
+        world.bus.publish(&event("a", 2)).await.unwrap();
+        assert_eq!(world.dead_letter(1).await.error, "event cannot be handled yet: handler panicked");
+        assert_eq!(world.dead_letter(2).await.error, "event cannot be handled yet: handler timed out");
+        assert!(world.applied("a").await.is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_swallowed_error_does_not_pass_for_success() {
+    on_both(|world| async move {
+        world.subscribe(|_, nth| if nth == 1 { Plot::SwallowError } else { Plot::Apply }).await;
+        world.append(&[event("a", 1)]).await;
+        world.relay();
+        world.until_with(SECOND, || async { world.unpublished().await == 0 }).await;
+        assert_eq!(world.applied("a").await, [1]);
+        // SQLite undoes only the statement, so the first try stands there; PostgreSQL undoes all.
+        let retried = i64::from(world.db.engine() == Engine::Postgres);
+        assert!(world.shows(&format!(r#"consumer_retried_total{{consumer="effects"}} {retried}"#)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_event_is_not_parked_for_a_fault_of_the_database() {
+    on_both(|world| async move {
+        world.subscribe(|event, _| if event.version == 1 { Plot::Unavailable } else { Plot::Conflict }).await;
+        for version in 1..=2 {
+            let refused = world.bus.publish(&event("a", version)).await;
+            assert!(matches!(refused, Err(BusError::Consumer { consumer: "effects", .. })));
+        }
+        assert_eq!((world.dead_letters().await, world.count("inbox").await), (vec![], 0));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_replay_applies_a_dead_letter_once() {
+    on_both(|world| async move {
+        let mended = Arc::new(AtomicBool::new(false));
+        let is_mended = mended.clone();
+        let broken = move |_: &crate::Event, _: u32| {
+            if is_mended.load(Ordering::SeqCst) { Plot::Apply } else { Plot::Park }
+        };
+        let consumer = world.subscribe(broken).await;
+        world.bus.publish(&event("a", 1)).await.unwrap();
+        let id = event("a", 1).id;
+        assert!(matches!(consumer.replay(event("a", 9).id).await, Err(ReplayError::NotFound)));
+        assert!(matches!(consumer.replay(id).await, Err(ReplayError::Failed(_))));
+        let letter = world.dead_letter(1).await;
+        assert_eq!((letter.tries, letter.replayed_at), (2, None));
+
+        mended.store(true, Ordering::SeqCst);
+        world.kernel.clock.advance(SECOND);
+        let replays = futures::future::join_all((0..5).map(|_| consumer.replay(id))).await;
+        assert_eq!(replays.iter().filter(|replayed| replayed.is_ok()).count(), 1);
+        assert!(matches!(consumer.replay(id).await, Err(ReplayError::AlreadyReplayed)));
+        let letter = world.dead_letter(1).await;
+        assert_eq!((letter.tries, letter.replayed_at), (3, Some(super::start() + SECOND)));
+        assert_eq!(world.dead_letters().await, []);
+        // Delivered again, it is known.
+        world.bus.publish(&event("a", 1)).await.unwrap();
+        assert_eq!(world.applied("a").await, [1]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn dead_letters_are_listed_page_by_page_oldest_first() {
+    on_both(|world| async move {
+        world.subscribe(|_, _| Plot::Park).await;
+        for version in 1..=5 {
+            world.bus.publish(&event("a", version)).await.unwrap();
+            world.kernel.clock.advance(SECOND / 2 * u32::from(version % 2 == 0)); // some at the same time
+        }
+        let mut tx = world.db.read().await.unwrap();
+        let (mut seen, mut after) = (Vec::new(), None);
+        loop {
+            let page = dead_letters::list(&mut tx, None, after.as_ref(), 2).await.unwrap();
+            let Some(last) = page.last() else { break };
+            after = Some(dead_letters::After::from(last));
+            seen.extend(page);
+        }
+        assert_eq!(seen, dead_letters::list(&mut tx, Some("effects"), None, 100).await.unwrap());
+        assert_eq!(seen.len(), 5);
+        assert!(seen.is_sorted_by_key(|letter| letter.parked_at));
+        assert_eq!(dead_letters::list(&mut tx, Some("another"), None, 100).await.unwrap(), []);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_inbox_is_forgotten_after_its_time_and_dead_letters_are_not() {
+    on_both(|world| async move {
+        let config = ConsumerConfig { inbox_keep_hours: 24, sweep_batch_max: 2, ..ConsumerConfig::default() };
+        let consumer = crate::Consumer { config, ..world.consumer() };
+        let plot = |event: &crate::Event, _: u32| if event.version == 1 { Plot::Park } else { Plot::Apply };
+        world.subscribe_at(consumer, Steps::default(), plot).await;
+        for version in 1..=5 {
+            world.bus.publish(&event("a", version)).await.unwrap();
+        }
+        world.kernel.clock.advance(23 * 3_600 * SECOND);
+        world.bus.publish(&event("a", 6)).await.unwrap();
+        assert_eq!(world.count("inbox").await, 6);
+        world.until_with(600 * SECOND, || async { world.count("inbox").await < 6 }).await;
+        world.until(|| async { world.count("inbox").await == 1 }).await;
+        assert_eq!(world.dead_letters().await.len(), 1);
+    })
+    .await;
+}

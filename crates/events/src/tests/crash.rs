@@ -1,0 +1,87 @@
+//! P5: every change is published at least once and applied once, in order, wherever publisher or consumer are killed.
+
+use super::plan::Plan;
+use super::{Plot, World, events, on_both};
+use crate::RelayConfig;
+use crate::steps::{
+    CONSUMER_CLAIMED, CONSUMER_COMMITTED, CONSUMER_HANDLED, CONSUMER_PARKED, RELAY_ACKNOWLEDGED, RELAY_MARKED,
+    RELAY_READ,
+};
+
+const AGGREGATES: [&str; 3] = ["a", "b", "c"];
+
+/// Small, so that there are several reads and several marks.
+fn small() -> RelayConfig {
+    RelayConfig { batch_max: 4, aggregates_max: 3, chain_max: 2, ..RelayConfig::default() }
+}
+
+/// The event that no handler takes.
+const POISON: (&str, i64) = ("b", 2);
+
+fn plot(event: &crate::Event, _: u32) -> Plot {
+    if (event.aggregate.as_str(), event.version) == POISON { Plot::Park } else { Plot::Apply }
+}
+
+/// Runs until the crash, and then, with nothing but the database, to the end.
+async fn crash_and_recover(world: World, step: &'static str, hit: u32) {
+    world.append(&events(&AGGREGATES, 1..=5)).await;
+    let plan = Plan::crashing(step, hit);
+    world.subscribe_at(world.consumer(), plan.steps(), plot).await;
+    let (_, running) = world.relay_at(small(), plan.steps());
+    plan.crashed().await;
+    running.abort();
+    assert!(running.await.unwrap_err().is_cancelled());
+    assert!(world.unpublished().await > 0, "the crash at {step} came too late to tell anything");
+
+    let world = world.after_crash();
+    world.subscribe(plot).await;
+    world.relay_at(small(), crate::steps::Steps::default());
+    world.until(|| async { world.unpublished().await == 0 }).await;
+    for aggregate in AGGREGATES {
+        let expected: Vec<i64> = (1..=5).filter(|version| (aggregate, *version) != POISON).collect();
+        assert_eq!(world.applied(aggregate).await, expected, "{aggregate} after a crash at {step}, hit {hit}");
+    }
+    assert_eq!(world.count("dead_letters").await, 1);
+    assert_eq!(world.count("inbox").await, 15);
+}
+
+async fn at_any_hit(step: &'static str, hits: &[u32]) {
+    for hit in hits {
+        on_both(|world| crash_and_recover(world, step, *hit)).await;
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_lost_or_doubled_after_a_read() {
+    at_any_hit(RELAY_READ, &[1, 3]).await;
+}
+
+#[tokio::test]
+async fn nothing_is_lost_or_doubled_after_the_bus_acknowledged() {
+    at_any_hit(RELAY_ACKNOWLEDGED, &[1, 3]).await;
+}
+
+#[tokio::test]
+async fn nothing_is_lost_or_doubled_after_a_mark() {
+    at_any_hit(RELAY_MARKED, &[1, 3]).await;
+}
+
+#[tokio::test]
+async fn nothing_is_lost_or_doubled_after_the_inbox_row() {
+    at_any_hit(CONSUMER_CLAIMED, &[1, 7]).await;
+}
+
+#[tokio::test]
+async fn nothing_is_lost_or_doubled_after_the_effect() {
+    at_any_hit(CONSUMER_HANDLED, &[1, 7]).await;
+}
+
+#[tokio::test]
+async fn nothing_is_lost_or_doubled_after_the_consumers_commit() {
+    at_any_hit(CONSUMER_COMMITTED, &[1, 7]).await;
+}
+
+#[tokio::test]
+async fn nothing_is_lost_or_doubled_after_parking() {
+    at_any_hit(CONSUMER_PARKED, &[1]).await;
+}
