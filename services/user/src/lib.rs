@@ -1,1 +1,4 @@
-//! To be written.
+//! The user service: accounts, logins, and the tokens that prove them.
+
+pub mod domain;
+pub mod store;
