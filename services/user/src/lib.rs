@@ -1,4 +1,139 @@
 //! The user service: accounts, logins, and the tokens that prove them.
+//!
+//! All the wiring and nothing else.
 
+pub mod config;
 pub mod domain;
+pub mod error;
+pub mod events;
+pub mod grpc;
+pub mod hasher;
+pub mod issuer;
+pub mod ops;
 pub mod store;
+pub mod throttle;
+pub mod wire;
+mod workers;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use souk_db::Db;
+use souk_events::{Bus, Relay};
+use souk_interceptors::server;
+use souk_interceptors::token::Verifier;
+use souk_proto_user::v1::auth_service_server::AuthServiceServer;
+use souk_proto_user::v1::user_service_server::UserServiceServer;
+use souk_runtime::Kernel;
+use tonic::server::NamedService;
+use tonic::service::Routes;
+use tonic_health::server::HealthReporter;
+
+pub use config::Config;
+use domain::Email;
+use grpc::{AuthGrpc, UserGrpc};
+use hasher::Hasher;
+use issuer::Issuer;
+use ops::App;
+pub use ops::FirstAdministrator;
+use throttle::Throttle;
+
+type Auth = AuthServiceServer<AuthGrpc>;
+type Users = UserServiceServer<UserGrpc>;
+
+/// The names under which health is told.
+const SERVICE_NAMES: [&str; 2] = [Auth::NAME, Users::NAME];
+/// At the start, another replica may be making the first key: it is waited for so often, so long each time.
+const KEY_WAITS_MAX: u32 = 50;
+const KEY_WAIT: Duration = Duration::from_millis(200);
+
+/// What the service shares with others of its process.
+#[derive(Clone, Debug)]
+pub struct Deps {
+    /// Where events go.
+    pub bus: Bus,
+}
+
+/// The service, up and running. It ends with the kernel's tasks.
+#[derive(Clone, Debug)]
+pub struct Running {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The administrator that was created because there was none: to be shown once.
+    pub first_administrator: Option<FirstAdministrator>,
+    /// What its operations use.
+    pub app: App,
+}
+
+/// Starts the service: database, keys, workers, server.
+pub async fn start(kernel: Kernel, config: Config, deps: Deps) -> anyhow::Result<Running> {
+    let listener = souk_runtime::server::bind(config.server.listen).await?;
+    let address = listener.local_addr()?;
+    let (app, first_administrator) = open(&kernel, &config, &deps).await?;
+    let (health, routes) = routes(&app)?;
+    workers::watch_health(&app, &kernel, health);
+    let verifier = Verifier::new(kernel.clock.clone(), &config.issuer, &config.audience, app.issuer.key_source());
+    let stack = server::stack(&kernel, &[souk_proto_user::METHODS], verifier, &config.stack, routes);
+    souk_runtime::server::serve(&kernel, "user", listener, &config.server, stack)?;
+    Ok(Running { address, first_administrator, app })
+}
+
+/// The two services, health, and reflection in both versions (older tools know only the alpha).
+fn routes(app: &App) -> anyhow::Result<(HealthReporter, Routes)> {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let bytes_max = app.limits.message_bytes_max;
+    let described = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(souk_proto_user::DESCRIPTORS)
+            // Without these, tools show the details of an error as bytes.
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let routes = Routes::new(Auth::new(AuthGrpc::new(app.clone())).max_decoding_message_size(bytes_max))
+        .add_service(Users::new(UserGrpc::new(app.clone())).max_decoding_message_size(bytes_max))
+        .add_service(health)
+        .add_service(described().build_v1()?)
+        .add_service(described().build_v1alpha()?);
+    Ok((reporter, routes.prepare()))
+}
+
+/// Opens the database and starts everything but the server: for [`start`], and for tests of operations.
+pub async fn open(kernel: &Kernel, config: &Config, deps: &Deps) -> anyhow::Result<(App, Option<FirstAdministrator>)> {
+    let admin_email = Email::parse(&config.admin_email).ok().context("user.admin_email is no address")?;
+    let db = Db::open(&config.database).await.context("the user service's database cannot be opened")?;
+    db.migrate(&[&souk_db::MIGRATIONS, &souk_events::MIGRATIONS, &store::MIGRATIONS])
+        .await
+        .context("the user service's database cannot be migrated")?;
+    let app = App {
+        clock: kernel.clock.clone(),
+        ids: kernel.ids.clone(),
+        relay: Relay::start(kernel.clone(), "user", db.clone(), deps.bus.clone(), config.relay.clone()),
+        db,
+        hasher: Hasher::new(&config.passwords, kernel.ids.clone())?,
+        throttle: Throttle::new(&config.throttle),
+        issuer: Issuer::new(config, kernel.ids.clone()),
+        service_accounts: Arc::new(config.service_accounts.clone()),
+        session_rules: config.tokens.session_rules(),
+        key_rules: config.keys.rules(),
+        limits: config.limits.clone(),
+        replica: kernel.ids.new_id(),
+        shutdown: kernel.tasks.shutdown().clone(),
+    };
+    first_key(&app).await?;
+    let first_administrator =
+        ops::create_first_administrator(&app, &admin_email).await.context("no administrator can be created")?;
+    workers::start(&app, kernel, config);
+    Ok((app, first_administrator))
+}
+
+async fn first_key(app: &App) -> anyhow::Result<()> {
+    for _ in 0..KEY_WAITS_MAX {
+        if ops::maintain_keys(app).await.context("the keys of tokens cannot be read")? {
+            return Ok(());
+        }
+        app.clock.sleep(KEY_WAIT).await;
+    }
+    anyhow::bail!("there is no key to sign tokens with: another replica holds the lease and makes none")
+}

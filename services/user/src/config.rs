@@ -1,0 +1,324 @@
+//! The settings of the user service.
+
+use std::collections::BTreeMap;
+
+use chrono::TimeDelta;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use souk_db::DbConfig;
+use souk_events::RelayConfig;
+use souk_interceptors::server::StackConfig;
+use souk_runtime::server::ServerConfig;
+use souk_runtime::{ProcessConfig, Secret};
+
+use crate::domain::keys::KeyRules;
+use crate::domain::password::Cost;
+use crate::domain::{Email, SessionRules};
+
+/// The port that it listens on if nothing is said.
+const PORT: u16 = 50_051;
+/// Verifiers keep a list of keys for five minutes, and a replica learns of a new key within `keys.check_interval_ms`.
+const PUBLISH_MS_MIN: u64 = 6 * 60_000;
+/// Shorter secrets of services could be guessed.
+const SECRET_BYTES_MIN: usize = 32;
+
+/// The settings of the user service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// How it listens.
+    pub server: ServerConfig,
+    /// What a call may take, and how often.
+    pub stack: StackConfig,
+    /// Where its tables are.
+    pub database: DbConfig,
+    /// How events leave.
+    pub relay: RelayConfig,
+    /// `iss` of the access tokens; the other services must expect the same.
+    pub issuer: String,
+    /// `aud` of the access tokens; the other services must expect the same.
+    pub audience: String,
+    /// The address of the administrator that is created when there is none.
+    pub admin_email: String,
+    /// Services that may ask for tokens, by name.
+    pub service_accounts: BTreeMap<String, ServiceAccount>,
+    /// How long tokens and sessions are good.
+    pub tokens: TokensConfig,
+    /// How the keys that sign access tokens change.
+    pub keys: KeysConfig,
+    /// What a hash of a password costs.
+    pub passwords: PasswordsConfig,
+    /// How failed logins slow down.
+    pub throttle: ThrottleConfig,
+    /// The bounds of the service's own work.
+    pub limits: Limits,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            server: ServerConfig::on_port(PORT),
+            stack: StackConfig::default(),
+            database: DbConfig::at("sqlite://souk-data/user.sqlite"),
+            relay: RelayConfig::default(),
+            issuer: "souk".into(),
+            audience: "souk".into(),
+            admin_email: "admin@souk.example".into(),
+            service_accounts: BTreeMap::new(),
+            tokens: TokensConfig::default(),
+            keys: KeysConfig::default(),
+            passwords: PasswordsConfig::default(),
+            throttle: ThrottleConfig::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// A service that may ask for tokens.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServiceAccount {
+    /// What it proves itself with: 32 bytes at least, random.
+    pub secret: Secret,
+    /// What its tokens allow.
+    pub scopes: Vec<String>,
+}
+
+/// How long tokens and sessions are good.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct TokensConfig {
+    /// An access token is good for so many milliseconds.
+    pub access_ms: u64,
+    /// A session ends after so many hours without an exchange.
+    pub idle_hours: u32,
+    /// And so many hours after its login.
+    pub absolute_hours: u32,
+    /// An answer that was lost may be asked for again for so many milliseconds.
+    pub replay_ms: u64,
+}
+
+impl Default for TokensConfig {
+    fn default() -> Self {
+        Self { access_ms: 10 * 60_000, idle_hours: 14 * 24, absolute_hours: 90 * 24, replay_ms: 30_000 }
+    }
+}
+
+/// How the keys that sign access tokens change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct KeysConfig {
+    /// A key is listed so many milliseconds before it signs.
+    pub publish_ms: u64,
+    /// It signs for so many hours.
+    pub sign_hours: u32,
+    /// And is listed so many milliseconds longer.
+    pub retire_ms: u64,
+    /// Every so many milliseconds it is seen what is due, and what other replicas have done.
+    pub check_interval_ms: u64,
+}
+
+impl Default for KeysConfig {
+    fn default() -> Self {
+        Self { publish_ms: 15 * 60_000, sign_hours: 30 * 24, retire_ms: 60 * 60_000, check_interval_ms: 30_000 }
+    }
+}
+
+/// What a hash of a password costs: Argon2id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PasswordsConfig {
+    /// Memory, in KiB.
+    pub memory_kib: u32,
+    /// Passes over it.
+    pub passes: u32,
+    /// Hashes that are computed at a time; 0: one for each core.
+    pub concurrency: usize,
+    /// Hashes that may wait for their turn; more are refused with UNAVAILABLE, LOAD_SHED.
+    pub waiting_max: usize,
+}
+
+impl Default for PasswordsConfig {
+    fn default() -> Self {
+        let Cost { memory_kib, passes } = Cost::FLOOR;
+        Self { memory_kib, passes, concurrency: 0, waiting_max: 64 }
+    }
+}
+
+/// How failed logins slow down, for each address and account.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ThrottleConfig {
+    /// So many failures are free; after each more one must wait, 1 second, 2, 4, …
+    pub free_failures: u32,
+    /// At most so many milliseconds.
+    pub wait_max_ms: u64,
+    /// After so many milliseconds without a failure all is forgotten.
+    pub forget_ms: u64,
+    /// So many pairs of address and account are remembered.
+    pub pairs_max: usize,
+}
+
+impl Default for ThrottleConfig {
+    fn default() -> Self {
+        Self { free_failures: 5, wait_max_ms: 5 * 60_000, forget_ms: 60 * 60_000, pairs_max: 100_000 }
+    }
+}
+
+/// The bounds of the service's own work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// The largest request, in bytes.
+    pub message_bytes_max: usize,
+    /// Users that StreamUsers reads at a time.
+    pub stream_batch_max: u32,
+    /// Old sessions and idempotency keys are deleted every so many milliseconds.
+    pub sweep_interval_ms: u64,
+    /// So many in one go.
+    pub sweep_batch_max: u32,
+    /// The database is asked for a sign of life every so many milliseconds.
+    pub health_interval_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_bytes_max: 64 * 1_024,
+            stream_batch_max: 200,
+            sweep_interval_ms: 10 * 60_000,
+            sweep_batch_max: 500,
+            health_interval_ms: 2_000,
+        }
+    }
+}
+
+/// The settings of the user service as a process of its own.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Process {
+    /// The process.
+    pub process: ProcessConfig,
+    /// The service.
+    pub user: Config,
+}
+
+impl souk_runtime::config::Config for Process {
+    fn validate(&self, problems: &mut Vec<String>) {
+        self.user.validate(problems);
+    }
+}
+
+impl Config {
+    /// Notes what cannot be.
+    pub fn validate(&self, problems: &mut Vec<String>) {
+        let mut must = |holds: bool, problem: &str| {
+            if !holds {
+                problems.push(format!("user.{problem}"));
+            }
+        };
+        must(!self.issuer.is_empty(), "issuer must be set");
+        must(!self.audience.is_empty(), "audience must be set");
+        must(Email::parse(&self.admin_email).is_ok(), "admin_email must be an address");
+        let (tokens, keys) = (&self.tokens, &self.keys);
+        must((1_000..=3_600_000).contains(&tokens.access_ms), "tokens.access_ms must be a second to an hour");
+        must(tokens.idle_hours > 0, "tokens.idle_hours must be more than 0");
+        must(
+            tokens.absolute_hours >= tokens.idle_hours,
+            "tokens.absolute_hours must not be less than tokens.idle_hours",
+        );
+        must(tokens.replay_ms <= 60_000, "tokens.replay_ms must be at most a minute");
+        must(
+            keys.publish_ms >= PUBLISH_MS_MIN,
+            "keys.publish_ms must be six minutes or more: verifiers keep lists for five",
+        );
+        let published_in_time = u64::from(keys.sign_hours) * 3_600_000 > keys.publish_ms;
+        must(published_in_time, "keys.sign_hours must be longer than keys.publish_ms");
+        let outlives = keys.retire_ms >= tokens.access_ms + 2 * keys.check_interval_ms + 60_000;
+        must(outlives, "keys.retire_ms must be longer than tokens.access_ms, two checks and a minute");
+        must((1..=60_000).contains(&keys.check_interval_ms), "keys.check_interval_ms must be 1 to 60000");
+        let cost = &self.passwords;
+        let enough = cost.memory_kib >= Cost::FLOOR.memory_kib && cost.passes >= Cost::FLOOR.passes;
+        must(enough, "passwords.memory_kib must be at least 19456 and passwords.passes at least 2");
+        must(self.throttle.pairs_max > 0, "throttle.pairs_max must be more than 0");
+        must(self.limits.stream_batch_max > 0, "limits.stream_batch_max must be more than 0");
+        must(self.limits.sweep_interval_ms > 0, "limits.sweep_interval_ms must be more than 0");
+        must(self.limits.health_interval_ms > 0, "limits.health_interval_ms must be more than 0");
+        for (name, account) in &self.service_accounts {
+            validate_account(name, account, problems);
+        }
+    }
+}
+
+fn validate_account(name: &str, account: &ServiceAccount, problems: &mut Vec<String>) {
+    let at = format!("user.service_accounts.{name}");
+    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
+        problems.push(format!("{at}: the name must be a-z, 0-9 and -"));
+    }
+    if account.secret.expose().len() < SECRET_BYTES_MIN {
+        problems.push(format!("{at}.secret must have {SECRET_BYTES_MIN} bytes at least"));
+    }
+    if account.scopes.iter().any(|scope| scope.is_empty() || scope.contains(char::is_whitespace)) {
+        problems.push(format!("{at}.scopes must be names without white space"));
+    }
+}
+
+impl TokensConfig {
+    /// As the domain has it.
+    pub fn session_rules(&self) -> SessionRules {
+        SessionRules {
+            idle: TimeDelta::hours(i64::from(self.idle_hours)),
+            absolute: TimeDelta::hours(i64::from(self.absolute_hours)),
+            replay: millis(self.replay_ms),
+        }
+    }
+
+    /// How long an access token is good.
+    pub fn access_lifetime(&self) -> TimeDelta {
+        millis(self.access_ms)
+    }
+}
+
+impl KeysConfig {
+    /// As the domain has it.
+    pub fn rules(&self) -> KeyRules {
+        KeyRules {
+            publish: millis(self.publish_ms),
+            sign: TimeDelta::hours(i64::from(self.sign_hours)),
+            retire: millis(self.retire_ms),
+        }
+    }
+}
+
+/// Longer than a day-to-day configuration can say is long enough.
+pub(crate) fn millis(milliseconds: u64) -> TimeDelta {
+    TimeDelta::milliseconds(i64::try_from(milliseconds).unwrap_or(i64::MAX / 2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(config: &Config) -> Vec<String> {
+        let mut problems = Vec::new();
+        config.validate(&mut problems);
+        problems
+    }
+
+    #[test]
+    fn the_defaults_can_be_used() {
+        assert_eq!(problems(&Config::default()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn everything_that_cannot_be_is_named_at_once() {
+        let mut config = Config { admin_email: "nobody".into(), ..Config::default() };
+        config.passwords.passes = 1;
+        config.keys.retire_ms = config.tokens.access_ms;
+        let account = ServiceAccount { secret: Secret::new("short"), scopes: vec!["a b".into()] };
+        config.service_accounts.insert("Order".into(), account);
+        let problems = problems(&config);
+        assert_eq!(problems.len(), 6, "{problems:?}");
+        assert!(!problems.concat().contains("short"), "a secret is not told");
+    }
+}

@@ -1,0 +1,53 @@
+//! Begins a session.
+
+use souk_interceptors::context;
+
+use super::audit::{self, Action};
+use super::keyed::retrying;
+use crate::domain::command::Login;
+use crate::domain::{PasswordHash, RefreshToken, Session, User};
+use crate::error::Error;
+use crate::ops::{App, Tokens};
+use crate::store::{self, Account};
+
+/// The first tokens of a session. A wrong password, no account and too many failures of late answer alike, after the same work.
+pub async fn login(app: &App, asked: Login) -> Result<(Tokens, User), Error> {
+    let peer = context::current().and_then(|context| context.peer);
+    let name = asked.email.as_ref().map_or("", |email| email.as_str());
+    let admitted = app.throttle.admits(peer, name, app.clock.now());
+    let account = match &asked.email {
+        Some(email) => store::account_by_email(&mut app.db.read().await?, email).await?,
+        None => None,
+    };
+    let hash = account.as_ref().filter(|_| admitted).map(|account| account.password_hash.clone());
+    let proved = app.hasher.verify(hash, asked.password.clone()).await?;
+    let account = account.filter(|_| proved).ok_or(Error::InvalidCredentials)?;
+    app.throttle.succeeded(peer, name);
+    let better = if app.hasher.is_outdated(&account.password_hash) {
+        Some(app.hasher.hash(asked.password).await?)
+    } else {
+        None
+    };
+    retrying(|| begin_session(app, &account, better.as_ref())).await
+}
+
+async fn begin_session(app: &App, account: &Account, better: Option<&PasswordHash>) -> Result<(Tokens, User), Error> {
+    let now = app.clock.now();
+    let mut tx = app.db.write().await?;
+    let user_id = account.user.id;
+    // As it is now: the roles may have changed while the password was hashed.
+    let user = store::user(&mut tx, user_id).await?.ok_or(Error::InvalidCredentials)?;
+    if let Some(better) = better {
+        store::update_password_hash(&mut tx, user_id, &account.password_hash, better).await?;
+    }
+    let session = Session::begin(app.ids.new_id(), user_id, &app.session_rules, now);
+    let refresh = RefreshToken::new(app.ids.random_bytes());
+    let stored = session.issue(&refresh, &app.session_rules, now);
+    store::insert_session(&mut tx, &session).await?;
+    store::insert_token(&mut tx, &stored).await?;
+    let audited = audit::by_user(app, user_id, Action::LoggedIn, format!("session/{}", session.id));
+    store::append_audit(&mut tx, &audited).await?;
+    let access = app.issuer.user_token(&user, session.id, now)?;
+    tx.commit().await?;
+    Ok((Tokens { access, refresh, refresh_expires_at: stored.expires_at, session_id: session.id }, user))
+}

@@ -1,0 +1,90 @@
+//! Creates an account.
+
+use souk_db::Tx;
+use souk_events::outbox;
+use souk_interceptors::Caller;
+
+use super::audit::{self, Action};
+use super::keyed::{call, given, keep, retrying};
+use crate::domain::command::{Answer, Keyed, Register};
+use crate::domain::{Password, PasswordHash, Role, Roles, User};
+use crate::error::Error;
+use crate::events;
+use crate::ops::App;
+use crate::store::{self, Account, Origin};
+
+const METHOD: &str = "/souk.user.v1.AuthService/Register";
+
+/// The user as created. An account keeps the key that it was created under, so a repeat is recognised for ever.
+///
+/// A repeat has the same password, which only its slow hash can tell: so that is compared, and no fast hash is stored.
+pub async fn register(app: &App, caller: &Caller, asked: Keyed<Register>) -> Result<Answer<User>, Error> {
+    if let Some(answer) = registered(app, &asked).await? {
+        return Ok(answer);
+    }
+    let password_hash = app.hasher.hash(asked.command.password.clone()).await?;
+    match retrying(|| register_once(app, caller, &asked, &password_hash)).await? {
+        Some(user) => {
+            app.relay.wake();
+            Ok(Answer::fresh(user))
+        }
+        // Another was faster: perhaps a repeat of this very call.
+        None => registered(app, &asked).await?.ok_or(Error::UserExists(asked.command.email)),
+    }
+}
+
+/// The answer, if the address has an account: of the first time if this is a repeat, else an error.
+async fn registered(app: &App, asked: &Keyed<Register>) -> Result<Option<Answer<User>>, Error> {
+    let Keyed { key, command } = asked;
+    let mut tx = app.db.read().await?;
+    let Some(account) = store::account_by_email(&mut tx, &command.email).await? else { return Ok(None) };
+    if account.origin.request_id != key.request_id {
+        return Err(Error::UserExists(command.email.clone()));
+    }
+    let answered = given(&mut tx, &call(&whose(command), METHOD, key), key).await?;
+    tx.rollback().await?;
+    let same = account.origin.fingerprint == key.fingerprint
+        && is_password(app, &account.password_hash, &command.password).await?;
+    if !same {
+        return Err(Error::KeyReused);
+    }
+    Ok(Some(Answer::replayed(answered.unwrap_or(account.user))))
+}
+
+async fn is_password(app: &App, hash: &PasswordHash, password: &Password) -> Result<bool, Error> {
+    app.hasher.verify(Some(hash.clone()), password.clone()).await
+}
+
+/// Nobody has proved anything yet: the key belongs to the address.
+fn whose(command: &Register) -> String {
+    format!("register:{}", command.email)
+}
+
+async fn register_once(
+    app: &App,
+    caller: &Caller,
+    asked: &Keyed<Register>,
+    password_hash: &PasswordHash,
+) -> Result<Option<User>, Error> {
+    let now = app.clock.now();
+    let Keyed { key, command } = asked;
+    let roles = Roles::only(Role::Customer);
+    let user = User::new(app.ids.new_id(), command.email.clone(), command.display_name.clone(), roles, now);
+    let origin = Origin { request_id: key.request_id, fingerprint: key.fingerprint };
+    let account = Account { user, password_hash: password_hash.clone(), origin };
+    let mut tx = app.db.write().await?;
+    if !store::insert_account(&mut tx, &account).await? {
+        return Ok(None);
+    }
+    let user = account.user;
+    tell(app, &mut tx, caller, &user).await?;
+    keep(&mut tx, call(&whose(command), METHOD, key), key, &user, now).await?;
+    tx.commit().await?;
+    Ok(Some(user))
+}
+
+async fn tell(app: &App, tx: &mut Tx, caller: &Caller, user: &User) -> Result<(), Error> {
+    let audited = audit::by(app, caller, Action::Registered, format!("user/{}", user.id), String::new());
+    store::append_audit(tx, &audited).await?;
+    Ok(outbox::append(tx, &[events::user_registered(user, &app.ids)]).await?)
+}

@@ -1,0 +1,53 @@
+//! Replaces the roles of a user.
+
+use souk_events::outbox;
+use souk_interceptors::Caller;
+
+use super::audit::{self, Action};
+use super::keyed::{call, given, keep, retrying};
+use crate::domain::command::{Answer, Keyed, SetRoles};
+use crate::domain::{Role, Roles, User};
+use crate::error::Error;
+use crate::events;
+use crate::ops::App;
+use crate::store;
+
+const METHOD: &str = "/souk.user.v1.UserService/SetRoles";
+
+/// The user as it is now. The last administrator keeps the role, whoever else resigns at the same moment.
+pub async fn set_roles(app: &App, caller: &Caller, asked: Keyed<SetRoles>) -> Result<Answer<User>, Error> {
+    let changed = retrying(|| set_once(app, caller, &asked)).await?;
+    app.relay.wake();
+    Ok(changed)
+}
+
+async fn set_once(app: &App, caller: &Caller, asked: &Keyed<SetRoles>) -> Result<Answer<User>, Error> {
+    let now = app.clock.now();
+    let SetRoles { user_id, etag, roles } = &asked.command;
+    let call = call(caller.subject(), METHOD, &asked.key);
+    let mut tx = app.db.write().await?;
+    if let Some(user) = given(&mut tx, &call, &asked.key).await? {
+        return Ok(Answer::replayed(user));
+    }
+    let before = store::user_to_change(&mut tx, *user_id).await?;
+    let mut user = before.ok_or_else(|| Error::UserNotFound(user_id.to_string()))?;
+    if etag.is_some_and(|etag| etag != user.etag()) {
+        return Err(Error::UserChanged { id: *user_id, current: user.etag() });
+    }
+    let administrators = store::administrators_to_change(&mut tx).await?;
+    if let Some(changed) = user.with_roles(roles, &administrators, now)? {
+        store::save_user(&mut tx, &changed).await?;
+        let detail = format!("{} -> {}", names(&user.roles), names(roles));
+        let audited = audit::by(app, caller, Action::RolesChanged, format!("user/{user_id}"), detail);
+        store::append_audit(&mut tx, &audited).await?;
+        outbox::append(&mut tx, &[events::user_roles_changed(&changed, &user.roles, &app.ids)]).await?;
+        user = changed;
+    }
+    keep(&mut tx, call, &asked.key, &user, now).await?;
+    tx.commit().await?;
+    Ok(Answer::fresh(user))
+}
+
+fn names(roles: &Roles) -> String {
+    roles.iter().map(Role::name).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,49 @@
+//! Changes a profile.
+
+use souk_events::outbox;
+use souk_interceptors::Caller;
+
+use super::audit::{self, Action};
+use super::get_user::owner_or;
+use super::keyed::{call, given, keep, retrying};
+use crate::domain::User;
+use crate::domain::command::{Answer, Keyed, UpdateUser};
+use crate::error::Error;
+use crate::events;
+use crate::ops::App;
+use crate::store;
+
+const METHOD: &str = "/souk.user.v1.UserService/UpdateUser";
+
+/// The user as it is now. Oneself, or with the scope `users.write` anybody. New values that are the old ones change nothing.
+pub async fn update_user(app: &App, caller: &Caller, asked: Keyed<UpdateUser>) -> Result<Answer<User>, Error> {
+    owner_or(caller, asked.command.user_id, "users.write")?;
+    let updated = retrying(|| update_once(app, caller, &asked)).await?;
+    app.relay.wake();
+    Ok(updated)
+}
+
+async fn update_once(app: &App, caller: &Caller, asked: &Keyed<UpdateUser>) -> Result<Answer<User>, Error> {
+    let now = app.clock.now();
+    let UpdateUser { user_id, etag, display_name } = &asked.command;
+    let call = call(caller.subject(), METHOD, &asked.key);
+    let mut tx = app.db.write().await?;
+    if let Some(user) = given(&mut tx, &call, &asked.key).await? {
+        return Ok(Answer::replayed(user));
+    }
+    let before = store::user_to_change(&mut tx, *user_id).await?;
+    let mut user = before.ok_or_else(|| Error::UserNotFound(user_id.to_string()))?;
+    if etag.is_some_and(|etag| etag != user.etag()) {
+        return Err(Error::UserChanged { id: *user_id, current: user.etag() });
+    }
+    if let Some(renamed) = display_name.as_ref().and_then(|name| user.renamed(name, now)) {
+        store::save_user(&mut tx, &renamed).await?;
+        let audited = audit::by(app, caller, Action::ProfileChanged, format!("user/{user_id}"), "display_name".into());
+        store::append_audit(&mut tx, &audited).await?;
+        outbox::append(&mut tx, &[events::user_updated(&renamed, &app.ids)]).await?;
+        user = renamed;
+    }
+    keep(&mut tx, call, &asked.key, &user, now).await?;
+    tx.commit().await?;
+    Ok(Answer::fresh(user))
+}

@@ -1,0 +1,8 @@
+//! Journeys through real clients.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod accounts;
+mod harness;
+mod sessions;
+mod users;
