@@ -1,5 +1,137 @@
 //! The inventory service: what the shop sells, how much of it there is, and for whom it is set aside.
+//!
+//! All the wiring and nothing else.
 
+pub mod config;
 pub mod domain;
+pub mod error;
+pub mod events;
+pub mod grpc;
+pub mod ops;
 pub mod store;
+pub mod watchers;
 pub mod wire;
+mod workers;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use souk_db::{Db, GroupCommit};
+use souk_events::{Bus, Relay};
+use souk_interceptors::token::{KeySource, PublicKey, Verifier};
+use souk_interceptors::{client, server};
+use souk_proto_common::{Failure, Reason};
+use souk_proto_inventory::v1::catalog_service_server::CatalogServiceServer;
+use souk_proto_inventory::v1::stock_service_server::StockServiceServer;
+use souk_proto_user::v1::GetJwksRequest;
+use souk_proto_user::v1::auth_service_client::AuthServiceClient;
+use souk_runtime::Kernel;
+use tonic::server::NamedService;
+use tonic::service::Routes;
+use tonic_health::server::HealthReporter;
+
+pub use config::Config;
+use grpc::{CatalogGrpc, StockGrpc};
+use ops::App;
+use ops::change_stock::StockBatch;
+use watchers::Watchers;
+
+type Catalog = CatalogServiceServer<CatalogGrpc>;
+type Stock = StockServiceServer<StockGrpc>;
+
+/// What the service shares with others of its process.
+#[derive(Clone, Debug)]
+pub struct Deps {
+    /// Where events go, and where those of other replicas come from.
+    pub bus: Bus,
+}
+
+/// The service, up and running. It ends with the kernel's tasks.
+#[derive(Clone, Debug)]
+pub struct Running {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What its operations use.
+    pub app: App,
+}
+
+/// Starts the service: database, workers, server.
+pub async fn start(kernel: Kernel, config: Config, deps: Deps) -> anyhow::Result<Running> {
+    let listener = souk_runtime::server::bind(config.server.listen).await?;
+    let address = listener.local_addr()?;
+    let app = open(&kernel, &config, &deps).await?;
+    let (health, routes) = routes(&app)?;
+    workers::watch_health(&app, &kernel, health).await;
+    let verifier =
+        Verifier::new(kernel.clock.clone(), &config.token.issuer, &config.token.audience, keys(&kernel, &config)?);
+    let methods = [souk_proto_inventory::METHODS];
+    let stack = server::stack(&kernel, &methods, verifier, &config.stack, routes);
+    souk_runtime::server::serve(&kernel, "inventory", listener, &config.server, stack)?;
+    Ok(Running { address, app })
+}
+
+/// The two services, health, and reflection in both versions (older tools know only the alpha).
+fn routes(app: &App) -> anyhow::Result<(HealthReporter, Routes)> {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let catalog = Catalog::new(CatalogGrpc::new(app.clone()));
+    let stock = Stock::new(StockGrpc::new(app.clone()));
+    let described = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(souk_proto_inventory::DESCRIPTORS)
+            // Without these, tools show the details of an error as bytes.
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let routes = Routes::new(catalog.max_decoding_message_size(app.limits.catalog_message_bytes_max))
+        .add_service(stock.max_decoding_message_size(app.limits.stock_message_bytes_max))
+        .add_service(health)
+        .add_service(described().build_v1()?)
+        .add_service(described().build_v1alpha()?);
+    Ok((reporter, routes.prepare()))
+}
+
+/// The names under which health is told.
+const SERVICE_NAMES: [&str; 2] = [Catalog::NAME, Stock::NAME];
+
+/// The keys of access tokens, from the user service.
+fn keys(kernel: &Kernel, config: &Config) -> anyhow::Result<KeySource> {
+    let channel = client::connect(kernel, &config.user, &[souk_proto_user::METHODS], None)?;
+    Ok(Arc::new(move || {
+        let mut client = AuthServiceClient::new(channel.clone());
+        Box::pin(async move {
+            let response = client.get_jwks(GetJwksRequest {}).await.map_err(|_| {
+                let message = "the user service does not tell its keys";
+                Failure::unavailable(Reason::PeerUnavailable, message, Duration::from_secs(1))
+            })?;
+            let keys = response.into_inner().keys.into_iter().filter(|key| key.kty == "OKP" && key.crv == "Ed25519");
+            Ok(keys.map(|key| PublicKey { kid: key.kid, x: key.x }).collect())
+        })
+    }))
+}
+
+/// Opens the database and starts everything but the server: for [`start`], and for tests of operations.
+pub async fn open(kernel: &Kernel, config: &Config, deps: &Deps) -> anyhow::Result<App> {
+    let db = Db::open(&config.database).await.context("the inventory's database cannot be opened")?;
+    db.migrate(&[&souk_db::MIGRATIONS, &souk_events::MIGRATIONS, &store::MIGRATIONS])
+        .await
+        .context("the inventory's database cannot be migrated")?;
+    let batch = StockBatch {
+        clock: kernel.clock.clone(),
+        ids: kernel.ids.clone(),
+        due_holds_max: config.limits.due_holds_max.max(1),
+    };
+    let app = App {
+        clock: kernel.clock.clone(),
+        ids: kernel.ids.clone(),
+        stock: GroupCommit::start(db.clone(), batch, &config.group),
+        relay: Relay::start(kernel.clone(), "inventory", db.clone(), deps.bus.clone(), config.relay.clone()),
+        db,
+        watchers: Watchers::default(),
+        limits: config.limits.clone(),
+        shutdown: kernel.tasks.shutdown().clone(),
+    };
+    workers::start(&app, kernel, &deps.bus).await?;
+    Ok(app)
+}

@@ -283,3 +283,18 @@ fn check(tables: &Tables, model: &Model, now: DateTime<Utc>) -> Result<(), TestC
     prop_assert_eq!(tables.reservations.len(), model.holds.len());
     Ok(())
 }
+
+#[test]
+fn a_reservation_whose_records_are_not_loaded_is_not_there_yet() {
+    let now = at(0);
+    let lines = Lines::sum([(key(0), 1)]).unwrap();
+    let id = Uuid::from_u128(1);
+    let reserve = Command::Reserve(Reserve { reservation_id: id, lines, ttl: Duration::from_secs(9) });
+    let stocks = vec![StockLevel { key: key(0), stock: Stock { on_hand: 1, ..Stock::default() } }];
+    let mut book = Book::open(Loaded { stocks, ..Loaded::default() }, now);
+    book.apply(&reserve, &stamp(&reserve, 1, now)).unwrap();
+    let reservations = book.close().reservations.into_iter().map(|changed| changed.now).collect();
+    let mut book = Book::open(Loaded { reservations, ..Loaded::default() }, now);
+    let commit = Command::Commit(Resolve { reservation_id: id, lines: None });
+    assert_eq!(book.apply(&commit, &stamp(&commit, 2, now)), Err(Refusal::ReservationNotFound(id)));
+}

@@ -136,8 +136,11 @@ impl Book {
         let mut kept = loaded.reservations;
         kept.sort_by_key(|kept| (kept.reservation.expires_at, kept.reservation.id));
         for kept in kept {
-            book.note_due(&kept.reservation, now);
-            book.reservations.insert(kept.reservation.id, kept);
+            // One whose records are not all here was made while the batch was loading: it is not there yet, as far as this batch goes.
+            if kept.reservation.lines.iter().all(|line| book.stocks.contains_key(&line.key)) {
+                book.note_due(&kept.reservation, now);
+                book.reservations.insert(kept.reservation.id, kept);
+            }
         }
         book
     }
@@ -219,10 +222,8 @@ impl Book {
         keys.find(|key| self.unknown_locations.contains(&key.location)).map(|key| &key.location)
     }
 
-    /// A due hold counts only where every record of it is loaded, so that it can be ended as a whole. One that is not was made or became
-    /// due while the batch was loading; it waits for the next.
     fn note_due(&mut self, reservation: &Reservation, now: DateTime<Utc>) {
-        if !reservation.is_due(now) || !reservation.lines.iter().all(|line| self.stocks.contains_key(&line.key)) {
+        if !reservation.is_due(now) {
             return;
         }
         for line in reservation.lines.iter().filter(|line| line.held > 0) {

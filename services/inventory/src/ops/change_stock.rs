@@ -1,0 +1,149 @@
+//! Every change of stock: many commands, one transaction. The rules are those of [`Book`]; here is only how a book is opened and closed.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use chrono::{DateTime, Utc};
+use souk_db::{Batch, Error as DbError, Tx};
+use souk_events::outbox;
+use souk_interceptors::{Caller, context};
+use souk_runtime::{Clock, Ids, failpoint};
+use uuid::Uuid;
+
+use crate::domain::book::{AnswerKey, Changes};
+use crate::domain::command::{Answer, CallKey, Stamp};
+use crate::domain::{Book, Command, Refusal, Reply, Reservation, StockLevel};
+use crate::error::Error;
+use crate::events;
+use crate::ops::App;
+use crate::store;
+
+/// A command, and who gave it.
+#[derive(Clone, Debug)]
+pub struct Instruction {
+    /// A user's id, or the name of a service.
+    pub actor: String,
+    /// None for what the service does by itself.
+    pub key: Option<CallKey>,
+    /// What is to be done.
+    pub command: Command,
+}
+
+/// What became of a command, and which levels its batch has changed.
+#[derive(Debug)]
+pub struct Done {
+    answer: Answer,
+    changed: Arc<ChangedLevels>,
+}
+
+/// The levels that a batch has changed, told to the watchers by the first of its commands that learns of the commit.
+#[derive(Debug)]
+struct ChangedLevels {
+    levels: Vec<StockLevel>,
+    told: AtomicBool,
+}
+
+/// The transaction of a group.
+#[derive(Clone, Debug)]
+pub struct StockBatch {
+    /// Decides which holds are due, and stamps the ledger.
+    pub clock: Clock,
+    /// Ids of events.
+    pub ids: Ids,
+    /// Due holds that are ended in one go; with more there are several goes.
+    pub due_holds_max: u32,
+}
+
+impl Batch for StockBatch {
+    type Command = Instruction;
+    type Reply = Done;
+    type Error = Refusal;
+
+    async fn apply(&self, tx: &mut Tx, instructions: &[Instruction]) -> Result<Vec<Result<Done, Refusal>>, DbError> {
+        let now = self.clock.now();
+        let commands: Vec<&Command> = instructions.iter().map(|instruction| &instruction.command).collect();
+        let (due, mut levels) = self.due_holds(tx, &commands, now).await?;
+        let answers: Vec<AnswerKey> = instructions
+            .iter()
+            .filter_map(|instruction| Some(AnswerKey::new(&instruction.actor, &instruction.key?)))
+            .collect();
+        let mut book = Book::open(store::load(tx, &commands, &due, &answers).await?, now);
+        let results: Vec<Result<Answer, Refusal>> = instructions
+            .iter()
+            .map(|instruction| {
+                book.apply(&instruction.command, &Stamp { actor: instruction.actor.clone(), key: instruction.key, now })
+            })
+            .collect();
+        levels.extend(self.save(tx, book, now).await?);
+        failpoint("inventory.before_commit");
+        let changed = Arc::new(ChangedLevels { levels, told: AtomicBool::new(false) });
+        Ok(results.into_iter().map(|result| result.map(|answer| Done { answer, changed: changed.clone() })).collect())
+    }
+}
+
+impl StockBatch {
+    /// The due holds that may be in the way of `commands`. A backlog of them, as after a long stop of the sweeper, is ended before: what
+    /// a Reserve needs must be there however many there are, in bounded memory.
+    async fn due_holds(
+        &self,
+        tx: &mut Tx,
+        commands: &[&Command],
+        now: DateTime<Utc>,
+    ) -> Result<(BTreeSet<Uuid>, Vec<StockLevel>), DbError> {
+        let mut levels = Vec::new();
+        loop {
+            let due = store::due_among(tx, commands, now, self.due_holds_max).await?;
+            if due.len() < self.due_holds_max as usize {
+                return Ok((due, levels));
+            }
+            let expire = Command::Expire(due.iter().copied().collect());
+            let mut book = Book::open(store::load(tx, &[&expire], &BTreeSet::new(), &[]).await?, now);
+            let ended = book.apply(&expire, &Stamp { actor: String::new(), key: None, now });
+            if !matches!(ended, Ok(Answer { value: Reply::Expired(count), .. }) if count > 0) {
+                return Err(DbError::bug("due holds cannot be ended"));
+            }
+            levels.extend(self.save(tx, book, now).await?);
+        }
+    }
+
+    /// Writes what the book has come to; the levels that changed.
+    async fn save(&self, tx: &mut Tx, book: Book, now: DateTime<Utc>) -> Result<Vec<StockLevel>, DbError> {
+        let changes: Changes = book.close();
+        store::save(tx, &changes, now).await?;
+        outbox::append(tx, &events::of_changes(&changes, &self.ids, now)).await?;
+        Ok(changes.stocks.into_iter().map(|changed| changed.now).collect())
+    }
+}
+
+/// Has a caller's command done, and tells who watches.
+pub(super) async fn change_stock(app: &App, caller: &Caller, key: CallKey, command: Command) -> Result<Answer, Error> {
+    submit(app, Instruction { actor: caller.subject().to_owned(), key: Some(key), command }).await
+}
+
+/// Has a command done, and tells who watches.
+pub(super) async fn submit(app: &App, instruction: Instruction) -> Result<Answer, Error> {
+    let deadline = context::deadline();
+    let Done { answer, changed } = app.stock.submit(instruction, deadline).await?;
+    if !changed.told.swap(true, Ordering::Relaxed) && !changed.levels.is_empty() {
+        app.watchers.tell(changed.levels.iter().cloned());
+        app.relay.wake();
+    }
+    Ok(answer)
+}
+
+/// The reservation of an answer.
+pub(super) fn reservation(answer: Answer) -> Result<Answer<Reservation>, Error> {
+    match answer.value {
+        Reply::Reservation(value) => Ok(Answer { value, replayed: answer.replayed }),
+        Reply::Level(_) | Reply::Expired(_) => Err(Error::Bug("a reservation was expected")),
+    }
+}
+
+/// The level of an answer.
+pub(super) fn level(answer: Answer) -> Result<Answer<StockLevel>, Error> {
+    match answer.value {
+        Reply::Level(value) => Ok(Answer { value, replayed: answer.replayed }),
+        Reply::Reservation(_) | Reply::Expired(_) => Err(Error::Bug("a level was expected")),
+    }
+}

@@ -1,0 +1,51 @@
+//! Adds a product.
+
+use souk_events::outbox;
+use souk_interceptors::Caller;
+
+use super::keys::{answer, given, keep, retrying, stored_key};
+use crate::domain::Product;
+use crate::domain::book::Origin;
+use crate::domain::command::{Answer, Keyed};
+use crate::domain::query::CreateProduct;
+use crate::error::Error;
+use crate::events;
+use crate::ops::App;
+use crate::store::{self, SavedProduct};
+
+const METHOD: &str = "/souk.inventory.v1.CatalogService/CreateProduct";
+
+/// The product as created. A product keeps the key that it was created under, so a repeat is recognised for ever.
+pub async fn create_product(app: &App, caller: &Caller, asked: Keyed<CreateProduct>) -> Result<Answer<Product>, Error> {
+    let created = retrying(|| create_once(app, caller, &asked)).await?;
+    app.relay.wake();
+    Ok(created)
+}
+
+async fn create_once(app: &App, caller: &Caller, asked: &Keyed<CreateProduct>) -> Result<Answer<Product>, Error> {
+    let now = app.clock.now();
+    let key = stored_key(caller, METHOD, &asked.key);
+    let mut tx = app.db.write().await?;
+    if let Some(product) = given(&mut tx, &key, &asked.key).await? {
+        return Ok(Answer::replayed(product));
+    }
+    let CreateProduct { sku, details } = asked.command.clone();
+    let product = Product::new(sku, details, now);
+    let origin = Origin {
+        caller: caller.subject().to_owned(),
+        request_id: asked.key.request_id,
+        fingerprint: asked.key.fingerprint,
+    };
+    let saved = SavedProduct { product, origin };
+    if !store::insert_product(&mut tx, &saved).await? {
+        let there = store::product_to_change(&mut tx, &saved.product.sku).await?;
+        return match there {
+            Some(there) if there.origin == saved.origin => Ok(Answer::replayed(there.product)),
+            _ => Err(Error::ProductExists(saved.product.sku)),
+        };
+    }
+    keep(&mut tx, &[answer(key, asked.key.fingerprint, &saved.product)?], now).await?;
+    outbox::append(&mut tx, &[events::product_created(&saved.product, &app.ids)]).await?;
+    tx.commit().await?;
+    Ok(Answer::fresh(saved.product))
+}

@@ -1,0 +1,43 @@
+//! Ends holds that have run out. Housekeeping: a due hold is in nobody's way, since a Reserve that needs its units ends it itself.
+
+use chrono::{DateTime, Utc};
+use souk_db::idempotency;
+
+use super::change_stock::{Instruction, submit};
+use crate::domain::{Command, Reply};
+use crate::error::Error;
+use crate::ops::App;
+use crate::store;
+
+/// Ends every hold that is due at `now`, in goes of `sweep_batch_max`; how many.
+pub async fn expire_holds(app: &App, now: DateTime<Utc>) -> Result<usize, Error> {
+    let mut total = 0;
+    loop {
+        let mut tx = app.db.read().await?;
+        let due = store::due_reservations(&mut tx, now, app.limits.sweep_batch_max).await?;
+        drop(tx);
+        let last = due.len() < app.limits.sweep_batch_max as usize;
+        if !due.is_empty() {
+            let instruction =
+                Instruction { actor: "service:inventory".to_owned(), key: None, command: Command::Expire(due) };
+            let Reply::Expired(ended) = submit(app, instruction).await?.value else {
+                return Err(Error::Bug("a count was expected"));
+            };
+            total += ended;
+            if ended == 0 {
+                return Ok(total); // others were faster, or the clock stands behind theirs
+            }
+        }
+        if last {
+            return Ok(total);
+        }
+    }
+}
+
+/// Forgets keys that are older than they need be kept; how many.
+pub async fn forget_keys(app: &App, now: DateTime<Utc>) -> Result<u64, Error> {
+    let mut tx = app.db.write().await?;
+    let forgotten = idempotency::sweep(&mut tx, now, app.limits.sweep_batch_max).await?;
+    tx.commit().await?;
+    Ok(forgotten)
+}

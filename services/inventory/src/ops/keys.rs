@@ -1,0 +1,59 @@
+//! Idempotency keys of the catalogue's changes, in the transaction of each.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use souk_db::idempotency::{self, Key, Seen, Stored};
+use souk_db::{Error as DbError, Tx};
+use souk_interceptors::Caller;
+use souk_proto_common::IdempotencyKey;
+
+use crate::error::Error;
+
+/// A change that meets concurrent ones is tried so often.
+const CONFLICT_TRIES: usize = 3;
+
+/// Tries again, in a new transaction, what a concurrent one was in the way of.
+pub(super) async fn retrying<T, F>(mut attempt: impl FnMut() -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    let mut tries = 1;
+    loop {
+        match attempt().await {
+            Err(error) if error.is_conflict() && tries < CONFLICT_TRIES => tries += 1,
+            result => return result,
+        }
+    }
+}
+
+pub(super) fn stored_key(caller: &Caller, method: &str, key: &IdempotencyKey) -> Key {
+    Key { caller: caller.subject().to_owned(), method: method.to_owned(), request_id: key.request_id }
+}
+
+/// What was answered under the key, if it was used for the same.
+pub(super) async fn given<T: DeserializeOwned>(
+    tx: &mut Tx,
+    stored: &Key,
+    key: &IdempotencyKey,
+) -> Result<Option<T>, Error> {
+    match idempotency::find(tx, stored, &key.fingerprint).await? {
+        Seen::New => Ok(None),
+        Seen::Replay(response) => Ok(Some(parse(&response)?)),
+        Seen::Reused => Err(Error::KeyReused),
+    }
+}
+
+pub(super) fn answer<T: Serialize>(key: Key, fingerprint: [u8; 32], value: &T) -> Result<Stored, Error> {
+    let response = serde_json::to_vec(value).map_err(|_| Error::Bug("an answer is JSON"))?;
+    Ok(Stored { key, fingerprint, response })
+}
+
+pub(super) fn parse<T: DeserializeOwned>(response: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(response).map_err(|_| Error::Bug("a stored answer cannot be read"))
+}
+
+/// Keeps the answers; a conflict, if one of the keys was taken meanwhile.
+pub(super) async fn keep(tx: &mut Tx, stored: &[Stored], now: chrono::DateTime<chrono::Utc>) -> Result<(), Error> {
+    let kept = idempotency::store_many(tx, stored, now).await?;
+    if usize::try_from(kept) == Ok(stored.len()) { Ok(()) } else { Err(DbError::conflict("a key was taken").into()) }
+}

@@ -1,0 +1,21 @@
+//! Gives units of a reservation back.
+
+use souk_interceptors::Caller;
+
+use super::change_stock::{change_stock, reservation};
+use crate::domain::Reservation;
+use crate::domain::command::{Answer, CallKey, Command, Keyed, Resolve};
+use crate::error::Error;
+use crate::ops::App;
+
+const METHOD: &str = "/souk.inventory.v1.StockService/Release";
+
+/// Done, or refused as a whole.
+pub async fn release_reservation(
+    app: &App,
+    caller: &Caller,
+    asked: Keyed<Resolve>,
+) -> Result<Answer<Reservation>, Error> {
+    let key = CallKey { method: METHOD, key: asked.key };
+    reservation(change_stock(app, caller, key, Command::Release(asked.command)).await?)
+}

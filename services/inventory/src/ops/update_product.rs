@@ -1,0 +1,52 @@
+//! Changes some fields of a product.
+
+use souk_events::outbox;
+use souk_interceptors::Caller;
+
+use super::keys::{answer, given, keep, retrying, stored_key};
+use crate::domain::Product;
+use crate::domain::book::Changed;
+use crate::domain::command::{Answer, Keyed};
+use crate::domain::query::UpdateProduct;
+use crate::error::Error;
+use crate::events;
+use crate::ops::App;
+use crate::store;
+
+const METHOD: &str = "/souk.inventory.v1.CatalogService/UpdateProduct";
+
+/// The product as it is now. New values that are the old ones change nothing.
+pub async fn update_product(app: &App, caller: &Caller, asked: Keyed<UpdateProduct>) -> Result<Answer<Product>, Error> {
+    let updated = retrying(|| update_once(app, caller, &asked)).await?;
+    app.relay.wake();
+    Ok(updated)
+}
+
+async fn update_once(app: &App, caller: &Caller, asked: &Keyed<UpdateProduct>) -> Result<Answer<Product>, Error> {
+    let now = app.clock.now();
+    let key = stored_key(caller, METHOD, &asked.key);
+    let UpdateProduct { sku, etag, patch } = &asked.command;
+    let mut tx = app.db.write().await?;
+    if let Some(product) = given(&mut tx, &key, &asked.key).await? {
+        return Ok(Answer::replayed(product));
+    }
+    let there = store::product_to_change(&mut tx, sku).await?;
+    let before = there.ok_or_else(|| Error::ProductNotFound(sku.clone()))?.product;
+    if etag.is_some_and(|etag| etag != before.etag()) {
+        return Err(Error::ProductChanged { sku: sku.clone(), current: before.etag() });
+    }
+    let mut events = Vec::new();
+    let after = match before.with(patch.apply(&before.details), now) {
+        None => before,
+        Some(after) => {
+            let changed = Changed { now: after, version_before: before.version };
+            store::update_product(&mut tx, &changed).await?;
+            events.push(events::product_updated(&changed.now, &app.ids));
+            changed.now
+        }
+    };
+    keep(&mut tx, &[answer(key, asked.key.fingerprint, &after)?], now).await?;
+    outbox::append(&mut tx, &events).await?;
+    tx.commit().await?;
+    Ok(Answer::fresh(after))
+}

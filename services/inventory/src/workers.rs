@@ -1,0 +1,122 @@
+//! What goes on beside the calls: ending holds that ran out, forgetting old keys, and telling watchers what other replicas changed.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use souk_db::lease;
+use souk_events::{Bus, Event, Heard, Listener};
+use souk_proto_inventory::v1 as pb;
+use souk_runtime::{Check, Kernel};
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+use tracing::{debug, warn};
+use uuid::Uuid;
+
+use crate::domain::{Location, Sku, StockKey};
+use crate::error::Error;
+use crate::events::STOCK_CHANGED;
+use crate::ops::App;
+use crate::ops::expire_holds::{expire_holds, forget_keys};
+use crate::ops::watch_stock::refresh;
+
+const SWEEPER: &str = "inventory.sweeper";
+
+/// Starts all of them; they end with the process.
+pub(crate) async fn start(app: &App, kernel: &Kernel, bus: &Bus) -> anyhow::Result<()> {
+    let heard = bus.listen(&[STOCK_CHANGED]).await?;
+    let tasks = &kernel.tasks;
+    tasks.spawn("stock sweeper", until_shutdown(app.clone(), sweep(app.clone())));
+    tasks.spawn("stock watch poll", until_shutdown(app.clone(), poll(app.clone())));
+    tasks.spawn("stock watch bus", until_shutdown(app.clone(), listen(app.clone(), heard)));
+    Ok(())
+}
+
+/// Says whether the service can serve, to orchestrators (readiness) and to clients (gRPC health): while the database answers.
+pub(crate) async fn watch_health(app: &App, kernel: &Kernel, health: HealthReporter) {
+    tell(&health, ServingStatus::NotServing).await; // so that the names are known from the first call on
+    let (app, readiness) = (app.clone(), kernel.readiness.clone());
+    kernel.tasks.spawn("inventory health", async move {
+        let interval = Duration::from_millis(app.limits.health_interval_ms);
+        while !app.shutdown.is_cancelled() {
+            let well = app.db.ping().await.is_ok();
+            let check = if well { Check::Ready } else { Check::NotReady("the database does not answer".to_owned()) };
+            readiness.set("inventory", check);
+            tell(&health, if well { ServingStatus::Serving } else { ServingStatus::NotServing }).await;
+            tokio::select! {
+                () = app.clock.sleep(interval) => {}
+                () = app.shutdown.cancelled() => {}
+            }
+        }
+        tell(&health, ServingStatus::NotServing).await;
+    });
+}
+
+async fn tell(health: &HealthReporter, status: ServingStatus) {
+    for name in crate::SERVICE_NAMES.iter().chain(&[""]) {
+        health.set_service_status(name, status).await;
+    }
+}
+
+async fn until_shutdown(app: App, work: impl Future<Output = ()>) {
+    tokio::select! {
+        () = work => {}
+        () = app.shutdown.cancelled() => {}
+    }
+}
+
+/// One replica at a time, by lease. Nobody waits for it: it only keeps the tables tidy.
+async fn sweep(app: App) {
+    let holder = app.ids.new_id();
+    let interval = Duration::from_millis(app.limits.sweep_interval_ms);
+    loop {
+        app.clock.sleep(interval).await;
+        match sweep_once(&app, holder, interval).await {
+            Ok(0) => {}
+            Ok(ended) => debug!(ended, "holds ran out"),
+            Err(error) => warn!(error = &error as &dyn std::error::Error, "sweep failed"),
+        }
+    }
+}
+
+async fn sweep_once(app: &App, holder: Uuid, interval: Duration) -> Result<usize, Error> {
+    let now = app.clock.now();
+    let ttl = TimeDelta::from_std(interval * 3).unwrap_or(TimeDelta::MAX);
+    let mut tx = app.db.write().await?;
+    let lease = lease::acquire(&mut tx, SWEEPER, holder, now, ttl).await?;
+    tx.commit().await?;
+    if lease.is_none() {
+        return Ok(0);
+    }
+    forget_keys(app, now).await?;
+    expire_holds(app, now).await
+}
+
+/// For changes of replicas that this process hears nothing of by the bus.
+async fn poll(app: App) {
+    loop {
+        app.clock.sleep(Duration::from_millis(app.limits.watch_poll_ms)).await;
+        if let Err(error) = refresh(&app, app.watchers.watched()).await {
+            warn!(error = &error as &dyn std::error::Error, "watched stock cannot be read");
+        }
+    }
+}
+
+/// For changes of replicas on the same bus. An event only says that there is something to read.
+async fn listen(app: App, mut listener: Listener) {
+    while let Some(heard) = listener.next().await {
+        let keys = match heard {
+            Heard::Event(event) => missed(&app, &event).into_iter().collect(),
+            Heard::Lagged(_) => app.watchers.watched(),
+        };
+        if let Err(error) = refresh(&app, keys).await {
+            warn!(error = &error as &dyn std::error::Error, "watched stock cannot be read");
+        }
+    }
+}
+
+/// The record that an event tells of, if somebody watches it and was not told.
+fn missed(app: &App, event: &Event) -> Option<StockKey> {
+    let level = event.decode::<pb::StockChanged>().ok()?.level?;
+    let key = StockKey::new(Sku::parse(&level.sku).ok()?, Location::parse(&level.location).ok()?);
+    app.watchers.misses(&key, level.version).then_some(key)
+}

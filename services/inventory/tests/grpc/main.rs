@@ -1,0 +1,9 @@
+//! The service as its clients see it: real connections to port 0, tokens, streams.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on must stop")]
+
+mod bad_fields;
+mod catalog;
+mod harness;
+mod stock;
+mod streams;
