@@ -50,7 +50,10 @@ impl Interceptor for Bearer {
 
 impl Server {
     pub(crate) async fn start() -> Self {
-        let database = souk_testkit::sqlite().await;
+        Self::start_on(souk_testkit::sqlite().await).await
+    }
+
+    pub(crate) async fn start_on(database: TestDatabase) -> Self {
         let kernel = Kernel::new(Clock::fake(DateTime::from_timestamp(1_800_000_000, 0).unwrap()));
         let account = ServiceAccount { secret: Secret::new(SERVICE_SECRET), scopes: vec!["stock.reserve".into()] };
         let config = Config {
@@ -71,6 +74,12 @@ impl Server {
         let mut config = self.config.clone();
         change(&mut config);
         start(Kernel::new(self.kernel.clock.clone()), config, Deps { bus: Bus::memory() }).await.unwrap()
+    }
+
+    /// A client of its own connection.
+    pub(crate) async fn users_of(running: &Running, access_token: &str) -> Users {
+        let channel = Channel::from_shared(format!("http://{}", running.address)).unwrap().connect().await.unwrap();
+        UserServiceClient::with_interceptor(channel, Bearer(Some(access_token.to_owned())))
     }
 
     pub(crate) fn auth(&self) -> AuthServiceClient<Channel> {

@@ -1,0 +1,107 @@
+//! What happens at once, on both engines: two replicas on one database, so that nothing but the database orders them.
+
+use futures::future::join_all;
+use souk_db::sql;
+use souk_proto_user::v1 as pb;
+use souk_user::Running;
+use tonic::Code;
+
+use crate::harness::{Server, auth_of};
+
+async fn on_both(test: impl AsyncFn(Server, Running)) {
+    for database in [souk_testkit::sqlite().await, souk_testkit::postgres().await] {
+        println!("on {:?}", database.engine());
+        let server = Server::start_on(database).await;
+        let replica = server.start_again(|_| {}).await;
+        test(server, replica).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn replicas_that_start_at_once_make_one_key_and_one_administrator() {
+    for database in [souk_testkit::sqlite().await, souk_testkit::postgres().await] {
+        let server = Server::start_on(database).await;
+        let wipe = ["DELETE FROM token_keys", "DELETE FROM user_roles", "DELETE FROM users", "DELETE FROM leases"];
+        let mut tx = server.database.write().await.unwrap();
+        for text in wipe {
+            sql(text).execute(&mut tx).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        let replicas = join_all((0..4).map(|_| server.start_again(|_| {}))).await;
+        let created = replicas.iter().filter(|replica| replica.first_administrator.is_some()).count();
+        assert_eq!(created, 1);
+        let keys = replicas[0].app.issuer.public_keys();
+        assert_eq!(keys.len(), 1);
+        assert!(replicas.iter().all(|replica| replica.app.issuer.public_keys() == keys));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn registrations_sent_at_once_make_one_account() {
+    on_both(async |server, replica| {
+        let request = server.register_request("ada@x.example");
+        let clients = [server.auth(), auth_of(&replica).await];
+        let calls = (0..8).map(|index| {
+            let (mut auth, request) = (clients[index % 2].clone(), request.clone());
+            async move { auth.register(request).await.unwrap().into_inner().user.unwrap().user_id }
+        });
+        let mut ids = join_all(calls).await;
+        ids.dedup();
+        assert_eq!(ids.len(), 1);
+        assert_eq!(server.audit(&format!("user/{}", ids[0])).await, ["REGISTERED"]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_refreshes_at_once_one_token_at_most_lives_on() {
+    on_both(async |server, replica| {
+        server.register("ada@x.example").await;
+        let first = server.login("ada@x.example").await;
+        let clients = [server.auth(), auth_of(&replica).await];
+        let calls =
+            (0..8).map(|index| {
+                let (mut auth, refresh_token) = (clients[index % 2].clone(), first.refresh_token.clone());
+                async move {
+                    auth.refresh_token(pb::RefreshTokenRequest { refresh_token }).await.unwrap().into_inner().tokens
+                }
+            });
+        let alive = join_all(calls).await;
+        server.advance(31);
+        let mut good = 0;
+        for tokens in alive {
+            good += usize::from(server.refresh(&tokens.unwrap().refresh_token).await.is_ok());
+        }
+        assert!(good <= 1, "{good} live tokens");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_two_administrators_who_resign_at_once_one_stays() {
+    on_both(async |server, replica| {
+        let (first, mut admin) = server.admin().await;
+        let ada = server.register("ada@x.example").await;
+        for _ in 0..5 {
+            for user in [&first, &ada] {
+                let appoint = set_role(&server, &user.user_id, pb::Role::Admin);
+                admin.set_roles(appoint).await.unwrap();
+            }
+            let token =
+                server.running.app.issuer.service_token("test", &["roles.write"].into(), server.kernel.clock.now());
+            let mut other = Server::users_of(&replica, &token.unwrap().token).await;
+            let (one, two) = tokio::join!(
+                admin.set_roles(set_role(&server, &first.user_id, pb::Role::Staff)),
+                other.set_roles(set_role(&server, &ada.user_id, pb::Role::Staff)),
+            );
+            let refused = [one.map(|_| ()), two.map(|_| ())].into_iter().filter_map(Result::err);
+            assert_eq!(refused.map(|status| status.code()).collect::<Vec<_>>(), [Code::FailedPrecondition]);
+        }
+    })
+    .await;
+}
+
+fn set_role(server: &Server, user_id: &str, role: pb::Role) -> pb::SetRolesRequest {
+    let roles = vec![role.into()];
+    pb::SetRolesRequest { request_id: server.id(), user_id: user_id.into(), roles, etag: String::new() }
+}
