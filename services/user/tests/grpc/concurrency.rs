@@ -10,7 +10,6 @@ use crate::harness::{Server, auth_of};
 
 async fn on_both(test: impl AsyncFn(Server, Running)) {
     for database in [souk_testkit::sqlite().await, souk_testkit::postgres().await] {
-        println!("on {:?}", database.engine());
         let server = Server::start_on(database).await;
         let replica = server.start_again(|_| {}).await;
         test(server, replica).await;

@@ -38,6 +38,18 @@ async fn an_access_token_is_good_for_ten_minutes() {
 }
 
 #[tokio::test]
+async fn a_login_is_remembered_with_who_and_from_where() {
+    let (server, tokens) = signed_in().await;
+    let mut users = server.users(&tokens.access_token);
+    let ada = users.get_me(pb::GetMeRequest {}).await.unwrap().into_inner().user.unwrap();
+    let mut tx = server.database.read().await.unwrap();
+    let subject = format!("session/{}", tokens.session_id);
+    let [login] = souk_user::store::audit_of(&mut tx, &subject, 10).await.unwrap().try_into().unwrap();
+    assert_eq!((login.actor, login.action.as_str()), (ada.user_id, "LOGGED_IN"));
+    assert_eq!(login.peer.as_deref(), Some("127.0.0.1"));
+}
+
+#[tokio::test]
 async fn a_call_that_needs_a_token_says_so() {
     let (server, tokens) = signed_in().await;
     let me = pb::GetMeRequest {};
