@@ -1,6 +1,8 @@
 //! What the tests of every crate stand on: real databases, made for one test and thrown away. Never part of what ships.
 
 mod postgres;
+#[cfg(feature = "suite")]
+pub mod suite;
 
 use std::future::Future;
 use std::ops::Deref;

@@ -1,1 +1,71 @@
-//! To be written.
+//! The whole of Souk in one process, on embedded SQLite and a bus in memory: what `cargo run` starts.
+//!
+//! All the wiring and nothing else. The services dial each other over loopback, exactly as they do apart: one code path.
+
+pub mod config;
+pub mod demo;
+
+use souk_events::Bus;
+use souk_interceptors::client::ClientConfig;
+use souk_runtime::{Kernel, Secret};
+use souk_user::FirstAdministrator;
+use souk_user::config::ServiceAccount;
+
+pub use config::Config;
+
+/// What the order service may do at the others.
+const ORDER_SCOPES: [&str; 1] = ["stock.reserve"];
+/// What loading the demonstration may do.
+const DEMO_SCOPES: [&str; 3] = ["catalog.write", "stock.read", "stock.write"];
+
+/// The suite, up and running. It ends with the kernel's tasks.
+pub struct Running {
+    /// The user service.
+    pub user: souk_user::Running,
+    /// The inventory service.
+    pub inventory: souk_inventory::Running,
+    /// The order service.
+    pub order: souk_order::Running,
+    /// What the suite itself can prove itself with, as the account `demo`.
+    pub demo_secret: Secret,
+}
+
+impl Running {
+    /// The administrator that was created because there was none: to be shown once.
+    pub fn first_administrator(&self) -> Option<&FirstAdministrator> {
+        self.user.first_administrator.as_ref()
+    }
+}
+
+/// Starts the three services. Their accounts with each other are made up anew at every start, and are nowhere but in this process.
+pub async fn start(kernel: Kernel, config: Config) -> anyhow::Result<Running> {
+    let Config { mut user, mut inventory, mut order, process: _ } = config;
+    let bus = Bus::memory();
+    let order_secret = secret(&kernel);
+    let demo_secret = secret(&kernel);
+    let account = |secret: &Secret, scopes: &[&str]| ServiceAccount {
+        secret: secret.clone(),
+        scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
+    };
+    user.service_accounts.insert("order".to_owned(), account(&order_secret, &ORDER_SCOPES));
+    user.service_accounts.insert("demo".to_owned(), account(&demo_secret, &DEMO_SCOPES));
+    let user = souk_user::start(kernel.clone(), user, souk_user::Deps { bus: bus.clone() }).await?;
+
+    inventory.user = ClientConfig { addresses: address(user.address), ..inventory.user };
+    let inventory = souk_inventory::start(kernel.clone(), inventory, souk_inventory::Deps { bus: bus.clone() }).await?;
+
+    order.user = ClientConfig { addresses: address(user.address), ..order.user };
+    order.inventory = ClientConfig { addresses: address(inventory.address), ..order.inventory };
+    order.token.client_secret = order_secret;
+    let order = souk_order::start(kernel, order, souk_order::Deps { bus }).await?;
+    Ok(Running { user, inventory, order, demo_secret })
+}
+
+fn address(address: std::net::SocketAddr) -> Vec<String> {
+    vec![format!("http://{address}")]
+}
+
+fn secret(kernel: &Kernel) -> Secret {
+    let bytes: [u8; 32] = kernel.ids.random_bytes();
+    Secret::new(bytes.map(|byte| format!("{byte:02x}")).concat())
+}

@@ -32,6 +32,14 @@ impl Deadline {
     }
 }
 
+/// So much before the caller's own deadline the call is given up, so that the caller still hears why; and before tonic's server, which has
+/// a timer of its own and would answer a bare CANCELLED.
+fn head_start(asked: Duration) -> Duration {
+    (asked / 10).min(HEAD_START_MAX)
+}
+
+const HEAD_START_MAX: Duration = Duration::from_millis(10);
+
 /// DEADLINE_EXCEEDED.
 pub(super) fn exceeded() -> Failure {
     let message = "the deadline passed; the outcome is unknown: repeat with the same request_id";
@@ -41,7 +49,8 @@ pub(super) fn exceeded() -> Failure {
 impl<S: Next<Error = Failure>> Middleware<S> for Deadline {
     async fn call(&self, mut request: Request<Body>, next: S) -> Result<Response<Body>, Failure> {
         let streams = context(&request).target.method().is_none_or(|method| method.shape != Shape::Unary);
-        let granted = self.granted(asked(request.headers()), streams);
+        let asked = asked(request.headers()).map(|asked| asked.saturating_sub(head_start(asked)));
+        let granted = self.granted(asked, streams);
         // A deadline past the end of time is none.
         let deadline = granted.and_then(|granted| Instant::now().checked_add(granted));
         amend(&mut request, |context| context.deadline = deadline);

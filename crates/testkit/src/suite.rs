@@ -1,0 +1,220 @@
+//! The whole of Souk in the test's process, on free ports, an empty folder and a clock that the test moves.
+
+use std::path::Path;
+use std::time::Duration;
+
+use chrono::DateTime;
+use souk::{Config, Running};
+use souk_db::DbConfig;
+use souk_interceptors::server::RateLimit;
+use souk_proto_common::v1::Money;
+use souk_proto_inventory::v1 as inventory;
+use souk_proto_inventory::v1::catalog_service_client::CatalogServiceClient;
+use souk_proto_inventory::v1::stock_service_client::StockServiceClient;
+use souk_proto_order::v1 as order;
+use souk_proto_order::v1::order_service_client::OrderServiceClient;
+use souk_proto_user::v1 as user;
+use souk_proto_user::v1::auth_service_client::AuthServiceClient;
+use souk_proto_user::v1::user_service_client::UserServiceClient;
+use souk_runtime::{Clock, Kernel};
+use tempfile::TempDir;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+use uuid::Uuid;
+
+/// A channel that sends a token, if it has one.
+pub type Client = InterceptedService<Channel, Bearer>;
+
+/// Sends a token with every call.
+#[derive(Clone, Debug)]
+pub struct Bearer(Option<String>);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.0 {
+            let value = format!("Bearer {token}").parse().map_err(|_| Status::internal("a token is a header value"))?;
+            request.metadata_mut().insert("authorization", value);
+        }
+        Ok(request)
+    }
+}
+
+/// Somebody who is logged in.
+#[derive(Clone, Debug)]
+pub struct Person {
+    /// Who.
+    pub user_id: String,
+    /// Their access token.
+    pub token: String,
+    /// Their refresh token.
+    pub refresh_token: String,
+}
+
+/// The suite.
+pub struct Suite {
+    /// The process that it runs in.
+    pub kernel: Kernel,
+    /// Its services.
+    pub running: Running,
+    channels: [Channel; 3],
+    admin: Option<Person>,
+    folder: Option<TempDir>,
+}
+
+/// Everybody's password.
+pub const PASSWORD: &str = "correct horse battery staple";
+
+/// A fresh UUID, for a `request_id` that nobody has used.
+#[expect(clippy::disallowed_methods, reason = "a test's own ids need no seed")]
+pub fn new_id() -> String {
+    Uuid::new_v4().to_string()
+}
+
+impl Suite {
+    /// Starts it with an empty folder, at a time in 2026.
+    pub async fn start() -> Self {
+        let folder = TempDir::with_prefix("souk-").expect("a temporary folder");
+        let clock = Clock::fake(DateTime::from_timestamp(1_790_000_000, 0).expect("a time"));
+        let mut suite = Self::start_in(folder.path(), clock).await;
+        suite.folder = Some(folder);
+        suite
+    }
+
+    /// Starts it on what is in `folder`.
+    pub async fn start_in(folder: &Path, clock: Clock) -> Self {
+        Self::start_with(config(folder), clock).await
+    }
+
+    /// Starts it as configured.
+    pub async fn start_with(config: Config, clock: Clock) -> Self {
+        let kernel = Kernel::new(clock);
+        let running = souk::start(kernel.clone(), config).await.expect("the suite starts");
+        let addresses = [running.user.address, running.order.address, running.inventory.address];
+        let channels = addresses
+            .map(|address| Endpoint::from_shared(format!("http://{address}")).expect("an address").connect_lazy());
+        let mut suite = Self { kernel, running, channels, admin: None, folder: None };
+        if let Some(first) = suite.running.first_administrator() {
+            let (email, password) = (first.email.to_string(), first.password.expose().to_owned());
+            suite.admin = Some(suite.log_in(&email, &password).await);
+        }
+        suite
+    }
+
+    /// Ends it as SIGTERM would, and hands out its folder.
+    pub async fn stop(self) -> Option<TempDir> {
+        assert!(self.kernel.tasks.stop(Duration::from_secs(20)).await, "the suite ends in time");
+        self.folder
+    }
+
+    /// The administrator that the first start made.
+    pub fn admin(&self) -> &Person {
+        self.admin.as_ref().expect("the folder was empty at the start")
+    }
+
+    /// Registers somebody and logs them in.
+    pub async fn customer(&self, name: &str) -> Person {
+        let email = format!("{name}@example.com");
+        let request = user::RegisterRequest {
+            request_id: new_id(),
+            email: email.clone(),
+            password: PASSWORD.to_owned(),
+            display_name: name.to_owned(),
+        };
+        self.auth().register(request).await.expect("a customer registers");
+        self.log_in(&email, PASSWORD).await
+    }
+
+    /// Logs somebody in.
+    pub async fn log_in(&self, email: &str, password: &str) -> Person {
+        let request = user::LoginRequest { email: email.to_owned(), password: password.to_owned() };
+        let answer = self.auth().login(request).await.expect("the login succeeds").into_inner();
+        let tokens = answer.tokens.expect("tokens");
+        Person {
+            user_id: answer.user.expect("a user").user_id,
+            token: tokens.access_token,
+            refresh_token: tokens.refresh_token,
+        }
+    }
+
+    /// Adds a product at this price in cents, without tax, with so many units.
+    pub async fn product(&self, sku: &str, price_minor: i64, units: i64) {
+        let admin = self.admin();
+        let price = Some(Money { currency_code: "EUR".to_owned(), amount_minor: price_minor });
+        let product =
+            inventory::Product { sku: sku.to_owned(), name: sku.to_owned(), price, ..inventory::Product::default() };
+        let create = inventory::CreateProductRequest { request_id: new_id(), product: Some(product) };
+        self.catalog(Some(admin)).create_product(create).await.expect("a product is created");
+        if units > 0 {
+            let receive = inventory::ReceiveRequest {
+                request_id: new_id(),
+                sku: sku.to_owned(),
+                quantity: units,
+                reason: inventory::MovementReason::Purchase.into(),
+                ..inventory::ReceiveRequest::default()
+            };
+            self.stock(Some(admin)).receive(receive).await.expect("stock is received");
+        }
+    }
+
+    /// The stock of a product.
+    pub async fn level(&self, sku: &str) -> inventory::StockLevel {
+        let request = inventory::GetStockRequest { sku: sku.to_owned(), ..inventory::GetStockRequest::default() };
+        let response = self.stock(Some(self.admin())).get_stock(request).await.expect("stock is read");
+        response.into_inner().level.expect("a level")
+    }
+
+    /// Waits until the order has left PENDING, by watching it.
+    pub async fn settled(&self, person: &Person, order_id: &str) -> order::Order {
+        let request = order::WatchOrderRequest { order_id: order_id.to_owned(), after_version: 1 };
+        let mut versions = self.orders(Some(person)).watch_order(request).await.expect("the watch begins").into_inner();
+        let version = versions.message().await.expect("the watch goes on").expect("a second version");
+        version.order.expect("an order")
+    }
+
+    /// AuthService, without a token.
+    pub fn auth(&self) -> AuthServiceClient<Client> {
+        AuthServiceClient::new(self.client(0, None))
+    }
+
+    /// UserService.
+    pub fn users(&self, person: Option<&Person>) -> UserServiceClient<Client> {
+        UserServiceClient::new(self.client(0, person))
+    }
+
+    /// OrderService.
+    pub fn orders(&self, person: Option<&Person>) -> OrderServiceClient<Client> {
+        OrderServiceClient::new(self.client(1, person))
+    }
+
+    /// CatalogService.
+    pub fn catalog(&self, person: Option<&Person>) -> CatalogServiceClient<Client> {
+        CatalogServiceClient::new(self.client(2, person))
+    }
+
+    /// StockService.
+    pub fn stock(&self, person: Option<&Person>) -> StockServiceClient<Client> {
+        StockServiceClient::new(self.client(2, person))
+    }
+
+    /// A channel to the user (0), order (1) or inventory (2) service.
+    pub fn client(&self, service: usize, person: Option<&Person>) -> Client {
+        InterceptedService::new(self.channels[service].clone(), Bearer(person.map(|person| person.token.clone())))
+    }
+}
+
+/// Free ports, data in `folder`, no limit on logins: a test has one address and many people.
+pub fn config(folder: &Path) -> Config {
+    let mut config = Config::default();
+    let at = |name: &str| DbConfig::at(format!("sqlite://{}", folder.join(name).display()));
+    let free = ([127, 0, 0, 1], 0).into();
+    config.user.database = at("user.sqlite");
+    config.user.server.listen = free;
+    config.user.stack.logins = RateLimit { per_second: 0, burst: 0 };
+    config.inventory.database = at("inventory.sqlite");
+    config.inventory.server.listen = free;
+    config.order.database = at("order.sqlite");
+    config.order.server.listen = free;
+    config
+}

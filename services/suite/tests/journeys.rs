@@ -1,0 +1,369 @@
+//! What a customer lives through, with real clients over real sockets. The numbers are those of the promises.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use souk_proto_common::failure::reason_of;
+use souk_proto_common::v1::{Money, Reason};
+use souk_proto_order::v1::place_order_result::Outcome;
+use souk_proto_order::v1::{
+    CancelOrderRequest, GetOrderRequest, ListOrdersRequest, Order, OrderItem, OrderState, PlaceOrderRequest,
+    PlaceOrdersRequest, WatchOrderRequest,
+};
+use souk_runtime::Clock;
+use souk_testkit::suite::{Person, Suite, config, new_id};
+use tonic::{Code, Request, Status};
+use tonic_types::StatusExt;
+
+fn one(sku: &str, quantity: i64) -> PlaceOrderRequest {
+    let items = vec![OrderItem { sku: sku.to_owned(), quantity }];
+    PlaceOrderRequest { request_id: new_id(), items, expected_total: None }
+}
+
+async fn place(suite: &Suite, person: &Person, request: PlaceOrderRequest) -> Result<Order, Status> {
+    Ok(suite.orders(Some(person)).place_order(request).await?.into_inner().order.unwrap())
+}
+
+async fn own_orders(suite: &Suite, person: &Person) -> Vec<Order> {
+    let mut orders = Vec::new();
+    let mut request = ListOrdersRequest { page_size: 1_000, ..ListOrdersRequest::default() };
+    loop {
+        let page = suite.orders(Some(person)).list_orders(request.clone()).await.unwrap().into_inner();
+        orders.extend(page.orders);
+        if page.next_page_token.is_empty() {
+            return orders;
+        }
+        request.page_token = page.next_page_token;
+    }
+}
+
+/// I1 to I11, against the inventory's tables.
+async fn assert_invariants(suite: &Suite) {
+    let mut tx = suite.running.inventory.app.db.read().await.unwrap();
+    let violations = souk_inventory::store::invariants::check(&mut tx).await.unwrap();
+    assert!(violations.is_empty(), "{violations:?}");
+}
+
+fn assert_short_of(status: &Status, sku: &str) {
+    assert_eq!((status.code(), reason_of(status)), (Code::FailedPrecondition, Some(Reason::InsufficientStock)));
+    let violations = status.get_details_precondition_failure().unwrap().violations;
+    assert!(violations.iter().any(|violation| violation.subject == format!("sku/{sku}")), "{violations:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_is_priced_by_the_server_confirmed_and_its_stock_committed() {
+    let suite = Suite::start().await;
+    suite.product("TEA", 690, 10).await;
+    let alice = suite.customer("alice").await;
+    let order = place(&suite, &alice, one("TEA", 3)).await.unwrap();
+    assert_eq!((order.state(), order.version), (OrderState::Pending, 1));
+    assert_eq!(order.owner_id, alice.user_id);
+    assert_eq!(order.total, Some(Money { currency_code: "EUR".into(), amount_minor: 2_070 }));
+    let confirmed = suite.settled(&alice, &order.order_id).await;
+    assert_eq!((confirmed.state(), confirmed.version), (OrderState::Confirmed, 2));
+    let level = suite.level("TEA").await;
+    assert_eq!((level.on_hand, level.held, level.allocated, level.available), (10, 0, 3, 7));
+    assert_invariants(&suite).await;
+    suite.stop().await;
+}
+
+/// P2: 200 buyers, one unit each, 100 in stock.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_buyers_of_a_hundred_units_leave_exactly_none() {
+    let suite = Arc::new(Suite::start().await);
+    suite.product("LAMP", 14_900, 100).await;
+    let names = futures::stream::iter(0..200).map(|number| {
+        let suite = suite.clone();
+        async move { suite.customer(&format!("buyer-{number}")).await }
+    });
+    let buyers: Vec<Person> = names.buffer_unordered(8).collect().await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for buyer in buyers {
+        let suite = suite.clone();
+        tasks.spawn(async move {
+            let placed = place(&suite, &buyer, one("LAMP", 1)).await;
+            match placed {
+                Ok(order) => Ok(suite.settled(&buyer, &order.order_id).await),
+                Err(status) => Err(status),
+            }
+        });
+    }
+    let results = tasks.join_all().await;
+    let (placed, refused): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+    assert_eq!((placed.len(), refused.len()), (100, 100));
+    assert!(placed.into_iter().all(|order| order.unwrap().state() == OrderState::Confirmed));
+    refused.into_iter().for_each(|status| assert_short_of(&status.unwrap_err(), "LAMP"));
+    let level = suite.level("LAMP").await;
+    assert_eq!((level.on_hand, level.held, level.allocated, level.available), (100, 0, 100, 0));
+    assert_invariants(&suite).await;
+}
+
+/// P2, through the client stream.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_of_two_hundred_orders_takes_exactly_what_is_there() {
+    let suite = Suite::start().await;
+    suite.product("LAMP", 14_900, 100).await;
+    let alice = suite.customer("alice").await;
+    let requests: Vec<PlaceOrdersRequest> =
+        (0..200).map(|_| PlaceOrdersRequest { order: Some(one("LAMP", 1)) }).collect();
+    let ids: Vec<String> = requests.iter().map(|request| request.order.as_ref().unwrap().request_id.clone()).collect();
+    let response =
+        suite.orders(Some(&alice)).place_orders(tokio_stream_of(requests.clone())).await.unwrap().into_inner();
+    assert_eq!(response.results.iter().map(|result| result.request_id.clone()).collect::<Vec<_>>(), ids);
+    let mut placed = 0;
+    for result in &response.results {
+        match result.outcome.as_ref().unwrap() {
+            Outcome::Order(order) => {
+                placed += 1;
+                assert_eq!(suite.settled(&alice, &order.order_id).await.state(), OrderState::Confirmed);
+            }
+            Outcome::Error(error) => assert_eq!(error.code, i32::from(Code::FailedPrecondition)),
+        }
+    }
+    assert_eq!(placed, 100);
+    assert_eq!(suite.level("LAMP").await.available, 0);
+    // The same stream again: the same orders, and nothing else.
+    let again = suite.orders(Some(&alice)).place_orders(tokio_stream_of(requests)).await.unwrap().into_inner();
+    let orders = |results: &[souk_proto_order::v1::PlaceOrderResult]| -> BTreeSet<String> {
+        let id =
+            |outcome: &Outcome| if let Outcome::Order(order) = outcome { Some(order.order_id.clone()) } else { None };
+        results.iter().filter_map(|result| id(result.outcome.as_ref().unwrap())).collect()
+    };
+    assert_eq!(orders(&again.results), orders(&response.results));
+    assert_eq!(own_orders(&suite, &alice).await.len(), 100);
+    assert_invariants(&suite).await;
+    suite.stop().await;
+}
+
+fn tokio_stream_of<T: Send + 'static>(messages: Vec<T>) -> impl futures::Stream<Item = T> + Send + 'static {
+    futures::stream::iter(messages)
+}
+
+/// P1: one key is one order.
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_equal_requests_at_once_are_one_order_and_fifty_equal_answers() {
+    let suite = Arc::new(Suite::start().await);
+    suite.product("TEA", 690, 100).await;
+    let alice = suite.customer("alice").await;
+    let request = one("TEA", 1);
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..50 {
+        let (suite, alice, request) = (suite.clone(), alice.clone(), request.clone());
+        tasks.spawn(async move { place(&suite, &alice, request).await.unwrap() });
+    }
+    let answers = tasks.join_all().await;
+    assert!(answers.iter().all(|answer| *answer == answers[0]));
+    suite.settled(&alice, &answers[0].order_id).await;
+    assert_eq!(own_orders(&suite, &alice).await.len(), 1);
+    let level = suite.level("TEA").await;
+    assert_eq!((level.held, level.allocated), (0, 1));
+    // Later, too, the stored answer: PENDING, as it was told first, and marked as told before.
+    let late = suite.orders(Some(&alice)).place_order(request).await.unwrap();
+    assert_eq!(late.metadata().get("souk-idempotent-replay").unwrap(), "true");
+    assert_eq!(late.into_inner().order.unwrap(), answers[0]);
+    assert_invariants(&suite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_its_callers_and_stands_for_one_body() {
+    let suite = Suite::start().await;
+    suite.product("TEA", 690, 100).await;
+    let (alice, bob) = (suite.customer("alice").await, suite.customer("bob").await);
+    let request = one("TEA", 1);
+    let first = place(&suite, &alice, request.clone()).await.unwrap();
+    let mut other_body = request.clone();
+    other_body.items[0].quantity = 2;
+    let refused = place(&suite, &alice, other_body).await.unwrap_err();
+    assert_eq!((refused.code(), reason_of(&refused)), (Code::FailedPrecondition, Some(Reason::IdempotencyKeyReused)));
+    let bobs = place(&suite, &bob, request).await.unwrap();
+    assert_ne!(bobs.order_id, first.order_id);
+    assert_eq!(bobs.owner_id, bob.user_id);
+    suite.settled(&alice, &first.order_id).await;
+    suite.settled(&bob, &bobs.order_id).await;
+    assert_eq!(suite.level("TEA").await.allocated, 2);
+    suite.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_failed_can_be_sent_again_under_its_key() {
+    let suite = Suite::start().await;
+    suite.product("LAMP", 14_900, 0).await;
+    let alice = suite.customer("alice").await;
+    let request = one("LAMP", 1);
+    assert_short_of(&place(&suite, &alice, request.clone()).await.unwrap_err(), "LAMP");
+    suite.product("OTHER", 1, 0).await;
+    let receive = souk_proto_inventory::v1::ReceiveRequest {
+        request_id: new_id(),
+        sku: "LAMP".into(),
+        quantity: 1,
+        reason: souk_proto_inventory::v1::MovementReason::Purchase.into(),
+        ..Default::default()
+    };
+    suite.stock(Some(suite.admin())).receive(receive).await.unwrap();
+    let order = place(&suite, &alice, request).await.unwrap();
+    assert_eq!(suite.settled(&alice, &order.order_id).await.state(), OrderState::Confirmed);
+    suite.stop().await;
+}
+
+/// P11: nobody touches what is not theirs, or learns that it exists.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_is_its_owners_business_and_the_staffs() {
+    let suite = Suite::start().await;
+    suite.product("TEA", 690, 100).await;
+    let (alice, bob) = (suite.customer("alice").await, suite.customer("bob").await);
+    let order_id = place(&suite, &alice, one("TEA", 1)).await.unwrap().order_id;
+    let mut orders = suite.orders(Some(&bob));
+    let mut refusals = Vec::new();
+    for id in [order_id.clone(), new_id()] {
+        refusals.push(orders.get_order(GetOrderRequest { order_id: id.clone() }).await.unwrap_err());
+        refusals
+            .push(orders.watch_order(WatchOrderRequest { order_id: id.clone(), after_version: 0 }).await.unwrap_err());
+        let cancel = CancelOrderRequest { request_id: new_id(), order_id: id, etag: String::new() };
+        refusals.push(orders.cancel_order(cancel).await.unwrap_err());
+    }
+    refusals.push(
+        orders
+            .list_orders(ListOrdersRequest { owner_id: alice.user_id.clone(), ..Default::default() })
+            .await
+            .unwrap_err(),
+    );
+    for status in &refusals {
+        assert_eq!((status.code(), reason_of(status)), (Code::PermissionDenied, Some(Reason::NotOwner)), "{status:?}");
+        assert_eq!(status.message(), refusals[0].message(), "an order's existence is told");
+    }
+    assert!(own_orders(&suite, &bob).await.is_empty());
+    let staff =
+        suite.orders(Some(suite.admin())).get_order(GetOrderRequest { order_id: order_id.clone() }).await.unwrap();
+    assert_eq!(staff.into_inner().order.unwrap().owner_id, alice.user_id);
+    let absent = suite.orders(Some(suite.admin())).get_order(GetOrderRequest { order_id: new_id() }).await.unwrap_err();
+    assert_eq!((absent.code(), reason_of(&absent)), (Code::NotFound, Some(Reason::OrderNotFound)));
+    suite.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_prices_and_a_surprised_caller_is_told() {
+    let suite = Suite::start().await;
+    suite.product("TEA", 690, 100).await;
+    let alice = suite.customer("alice").await;
+    let expecting = |amount_minor| PlaceOrderRequest {
+        expected_total: Some(Money { currency_code: "EUR".into(), amount_minor }),
+        ..one("TEA", 1)
+    };
+    let refused = place(&suite, &alice, expecting(1)).await.unwrap_err();
+    assert_eq!((refused.code(), reason_of(&refused)), (Code::FailedPrecondition, Some(Reason::PriceChanged)));
+    assert_eq!(suite.level("TEA").await.version, 1, "a refused order holds nothing");
+    place(&suite, &alice, expecting(690)).await.unwrap();
+    suite.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_order_gives_its_stock_back_once() {
+    let suite = Suite::start().await;
+    suite.product("TEA", 690, 5).await;
+    let alice = suite.customer("alice").await;
+    let order = place(&suite, &alice, one("TEA", 5)).await.unwrap();
+    suite.settled(&alice, &order.order_id).await;
+    let cancel = CancelOrderRequest { request_id: new_id(), order_id: order.order_id.clone(), etag: String::new() };
+    let mut orders = suite.orders(Some(&alice));
+    let cancelled = orders.cancel_order(cancel.clone()).await.unwrap().into_inner().order.unwrap();
+    assert_eq!(cancelled.state(), OrderState::Cancelled);
+    let replayed = orders.cancel_order(cancel).await.unwrap();
+    assert_eq!(replayed.metadata().get("souk-idempotent-replay").unwrap(), "true");
+    assert_eq!(replayed.into_inner().order.unwrap(), cancelled);
+    let again = CancelOrderRequest { request_id: new_id(), order_id: order.order_id.clone(), etag: String::new() };
+    let refused = orders.cancel_order(again).await.unwrap_err();
+    assert_eq!(reason_of(&refused), Some(Reason::InvalidStateTransition));
+    assert_eq!(refused.get_details_error_info().unwrap().metadata["current_state"], "CANCELLED");
+    released(&suite, "TEA", 5).await;
+    assert_invariants(&suite).await;
+    suite.stop().await;
+}
+
+/// Waits, by watching the stock, until so much is available.
+async fn released(suite: &Suite, sku: &str, available: i64) {
+    use souk_proto_inventory::v1::watch_stock_response::Update;
+    let request = souk_proto_inventory::v1::WatchStockRequest { skus: vec![sku.to_owned()], ..Default::default() };
+    let mut levels = suite.stock(Some(suite.admin())).watch_stock(request).await.unwrap().into_inner();
+    let waiting = async {
+        while let Some(message) = levels.message().await.unwrap() {
+            if matches!(message.update, Some(Update::Level(level)) if level.available == available) {
+                return;
+            }
+        }
+        panic!("the watch ended");
+    };
+    tokio::time::timeout(Duration::from_secs(20), waiting).await.expect("the stock comes back");
+}
+
+/// An answer that nobody waits for any more costs nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_that_cannot_be_met_ends_the_work_behind_it() {
+    let suite = Suite::start().await;
+    suite.product("TEA", 690, 5).await;
+    let alice = suite.customer("alice").await;
+    // Somebody else writes to the orders' database, and takes long.
+    let blocker = suite.running.order.app.db.write().await.unwrap();
+    let mut request = Request::new(one("TEA", 1));
+    request.set_timeout(Duration::from_millis(50));
+    let started_at = std::time::Instant::now();
+    let status = suite.orders(Some(&alice)).place_order(request).await.unwrap_err();
+    // tonic's client has a timer of its own; should it be faster than the server's answer, it says CANCELLED, and names no server.
+    let timer_of_the_client = status.code() == Code::Cancelled && status.metadata().is_empty();
+    assert!(status.code() == Code::DeadlineExceeded || timer_of_the_client, "{status:?}");
+    assert!(started_at.elapsed() < Duration::from_secs(2), "the caller was kept waiting");
+    blocker.rollback().await.unwrap();
+    // Whatever was queued behind the blocker has been dropped: the next order is the first.
+    let order = place(&suite, &alice, one("TEA", 1)).await.unwrap();
+    let orders = own_orders(&suite, &alice).await;
+    assert_eq!(orders.iter().map(|order| order.order_id.clone()).collect::<Vec<_>>(), [order.order_id]);
+    suite.stop().await;
+}
+
+/// P3: what was acknowledged is there after a restart, and a watcher goes on where it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_loses_no_order_no_stock_and_no_place_in_a_watch() {
+    const ORDERS: usize = 1_000;
+    let folder = tempfile::TempDir::with_prefix("souk-").unwrap();
+    let suite = Suite::start_in(folder.path(), Clock::system()).await;
+    suite.product("TEA", 690, 10_000).await;
+    let alice = suite.customer("alice").await;
+    let requests: Vec<PlaceOrdersRequest> =
+        (0..ORDERS).map(|_| PlaceOrdersRequest { order: Some(one("TEA", 1)) }).collect();
+    let results =
+        suite.orders(Some(&alice)).place_orders(tokio_stream_of(requests)).await.unwrap().into_inner().results;
+    let acknowledged: BTreeSet<String> = results
+        .iter()
+        .map(|result| match result.outcome.as_ref().unwrap() {
+            Outcome::Order(order) => order.order_id.clone(),
+            Outcome::Error(error) => panic!("{error:?}"),
+        })
+        .collect();
+    assert_eq!(acknowledged.len(), ORDERS);
+    suite.stop().await;
+
+    let suite = Suite::start_with(config(folder.path()), Clock::system()).await;
+    let alice = suite.log_in("alice@example.com", souk_testkit::suite::PASSWORD).await;
+    let found: BTreeSet<String> = own_orders(&suite, &alice).await.into_iter().map(|order| order.order_id).collect();
+    assert_eq!(found, acknowledged);
+    // Those that were PENDING at the stop are confirmed now; each watch resumes after the first version and has the second next.
+    for order_id in &acknowledged {
+        let settled = suite.settled(&alice, order_id).await;
+        assert_eq!((settled.state(), settled.version), (OrderState::Confirmed, 2));
+    }
+    let mut tx = suite.running.inventory.app.db.read().await.unwrap();
+    assert!(souk_inventory::store::invariants::check(&mut tx).await.unwrap().is_empty());
+    let (allocated,): (i64,) =
+        souk_db::sql("SELECT CAST(SUM(allocated) AS BIGINT) FROM stock").fetch_one(&mut tx).await.unwrap();
+    assert_eq!(allocated, i64::try_from(ORDERS).unwrap());
+    tx.rollback().await.unwrap();
+    // Every version is an event, and none is lost: two of each order.
+    let mut tx = suite.running.order.app.db.read().await.unwrap();
+    let (events,): (i64,) = souk_db::sql("SELECT COUNT(*) FROM outbox").fetch_one(&mut tx).await.unwrap();
+    assert_eq!(events, 2 * i64::try_from(ORDERS).unwrap());
+    tx.rollback().await.unwrap();
+    suite.stop().await;
+}
