@@ -1,1 +1,4 @@
-//! To be written.
+//! The order service: placed once, priced by the server, driven to its end whatever breaks on the way.
+
+pub mod domain;
+pub mod store;

@@ -1,0 +1,173 @@
+//! What an order still owes the inventory: stored steps, each done by a call that may be repeated, and what its answer means.
+//!
+//! Commit is the pivot: until it an order can end as REJECTED or EXPIRED, after it the way back is CANCELLED with a release. A step is
+//! done again and again until the inventory gives a definite answer; no answer is no reason to give up.
+
+use chrono::{DateTime, Utc};
+use souk_proto_common::Reason;
+use uuid::Uuid;
+
+use super::names::OrderId;
+use super::order::{Order, OrderState};
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum StepKind {
+    /// Turn the order's hold into an allocation.
+    CommitStock,
+    /// Give the order's stock back, held or allocated.
+    ReleaseStock,
+}
+
+impl StepKind {
+    /// Every kind.
+    pub const ALL: [Self; 2] = [Self::CommitStock, Self::ReleaseStock];
+
+    /// As the tables and the metrics have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CommitStock => "COMMIT_STOCK",
+            Self::ReleaseStock => "RELEASE_STOCK",
+        }
+    }
+
+    /// The kind of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+/// A step that a worker has taken up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Whose.
+    pub order_id: OrderId,
+    /// What.
+    pub kind: StepKind,
+    /// Grows whenever the step is taken up: whoever comes with an older one has been replaced.
+    pub epoch: i64,
+    /// The how many-th try this is.
+    pub attempts: i64,
+    /// By then it should be done.
+    pub deadline_at: DateTime<Utc>,
+}
+
+/// The namespace of ids that are derived from an order and a step.
+const STEP_NAMESPACE: Uuid = Uuid::from_u128(0x8f2d_9c4e_5b1a_4c7e_9d3f_6a0b_2e5c_7f11);
+
+impl Step {
+    /// The key of the call that does the step: the same for every try, whoever makes it.
+    pub fn request_id(&self) -> Uuid {
+        Uuid::new_v5(&STEP_NAMESPACE, format!("{}/{}", self.order_id, self.kind.name()).as_bytes())
+    }
+}
+
+/// What the inventory said to one try of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// It is done, now or before.
+    Done,
+    /// Refused for good, for this reason.
+    Refused(Reason),
+    /// There is no knowing, or it cannot be now: try again.
+    Again(String),
+}
+
+/// What a step has come to; by default nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Conclusion {
+    /// The order after it, if that changes it.
+    pub order: Option<Order>,
+    /// What is to be done next.
+    pub next: Option<StepKind>,
+}
+
+/// What `order` becomes by the definite end of a step. None: the step is not over.
+///
+/// An order that is no longer PENDING when its commit comes back was cancelled meanwhile: what the commit did is undone by the release
+/// that the cancellation has left behind.
+pub fn conclude(kind: StepKind, order: &Order, attempt: &Attempt, now: DateTime<Utc>) -> Option<Conclusion> {
+    let unchanged = Conclusion { order: None, next: None };
+    if matches!(attempt, Attempt::Again(_)) {
+        return None;
+    }
+    if kind == StepKind::ReleaseStock || order.state != OrderState::Pending {
+        return Some(unchanged);
+    }
+    let becomes = |next, order| Conclusion { order, next };
+    Some(match attempt {
+        Attempt::Again(_) => return None,
+        Attempt::Done => becomes(None, order.confirm(now).ok()),
+        Attempt::Refused(Reason::ReservationExpired) => becomes(None, order.expire(now).ok()),
+        // There is nothing to give back.
+        Attempt::Refused(reason @ (Reason::ReservationAlreadyReleased | Reason::ReservationNotFound)) => {
+            becomes(None, order.reject(reason.wire_name(), now).ok())
+        }
+        Attempt::Refused(reason) => becomes(Some(StepKind::ReleaseStock), order.reject(reason.wire_name(), now).ok()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use souk_proto_common::{Currency, Money};
+
+    use super::*;
+    use crate::domain::names::UserId;
+    use crate::domain::order::Canceller;
+
+    fn now() -> DateTime<Utc> {
+        DateTime::from_timestamp(1_800_000_000, 0).unwrap()
+    }
+
+    fn pending() -> Order {
+        let id = Uuid::from_u128(1);
+        let total = Money::zero(Currency::parse("EUR").unwrap());
+        Order::place(OrderId(id), UserId(id), id, (Vec::new(), total), now())
+    }
+
+    fn commit(attempt: &Attempt) -> (OrderState, String, Option<StepKind>) {
+        let conclusion = conclude(StepKind::CommitStock, &pending(), attempt, now()).unwrap();
+        let order = conclusion.order.unwrap();
+        (order.state, order.state_reason, conclusion.next)
+    }
+
+    #[test]
+    fn a_definite_answer_to_the_commit_decides_the_order() {
+        assert_eq!(commit(&Attempt::Done), (OrderState::Confirmed, String::new(), None));
+        let expired = commit(&Attempt::Refused(Reason::ReservationExpired));
+        assert_eq!(expired, (OrderState::Expired, "RESERVATION_EXPIRED".into(), None));
+        let released = commit(&Attempt::Refused(Reason::ReservationAlreadyReleased));
+        assert_eq!(released, (OrderState::Rejected, "RESERVATION_ALREADY_RELEASED".into(), None));
+    }
+
+    #[test]
+    fn an_order_that_is_rejected_gives_its_stock_back() {
+        let refused = commit(&Attempt::Refused(Reason::QuantityExceedsOpen));
+        assert_eq!(refused, (OrderState::Rejected, "QUANTITY_EXCEEDS_OPEN".into(), Some(StepKind::ReleaseStock)));
+    }
+
+    #[test]
+    fn no_answer_decides_nothing() {
+        for kind in StepKind::ALL {
+            assert_eq!(conclude(kind, &pending(), &Attempt::Again("down".into()), now()), None);
+        }
+    }
+
+    #[test]
+    fn a_commit_that_comes_back_to_a_cancelled_order_changes_nothing() {
+        let cancelled = pending().cancel(Canceller::Owner, now()).unwrap();
+        for attempt in [Attempt::Done, Attempt::Refused(Reason::ReservationExpired)] {
+            let conclusion = conclude(StepKind::CommitStock, &cancelled, &attempt, now());
+            assert_eq!(conclusion, Some(Conclusion { order: None, next: None }));
+        }
+    }
+
+    #[test]
+    fn the_key_of_a_step_is_its_own_and_stays() {
+        let step =
+            |kind, epoch| Step { order_id: OrderId(Uuid::from_u128(1)), kind, epoch, attempts: 1, deadline_at: now() };
+        let key = step(StepKind::CommitStock, 1).request_id();
+        assert_eq!(step(StepKind::CommitStock, 9).request_id(), key);
+        assert_ne!(step(StepKind::ReleaseStock, 1).request_id(), key);
+    }
+}

@@ -1,0 +1,184 @@
+//! Steps that orders still owe.
+
+use chrono::{DateTime, Utc};
+use souk_db::{Engine, Error, Statement, Tx, many, sql};
+use uuid::Uuid;
+
+use super::corrupt;
+use crate::domain::{OrderId, Step, StepKind};
+
+/// Stores steps that are due at once, each with the time by which it should be done. One that is there already stays as it is.
+pub async fn insert_steps(
+    tx: &mut Tx,
+    steps: &[(OrderId, StepKind, DateTime<Utc>)],
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    let text =
+        "INSERT INTO saga_steps (order_id, step, state, due_at, deadline_at, epoch, attempts, created_at, updated_at)
+         VALUES {rows} ON CONFLICT DO NOTHING";
+    let statements = many(text, steps, |row, (order_id, kind, deadline_at)| {
+        row.bind(order_id.0)
+            .bind(kind.name())
+            .bind("DUE")
+            .bind(now)
+            .bind(*deadline_at)
+            .bind(0_i64)
+            .bind(0_i64)
+            .bind(now)
+            .bind(now)
+    });
+    for statement in statements {
+        statement.execute(tx).await?;
+    }
+    Ok(())
+}
+
+#[derive(sqlx::FromRow)]
+struct StepRow {
+    order_id: Uuid,
+    step: String,
+    epoch: i64,
+    attempts: i64,
+    deadline_at: DateTime<Utc>,
+}
+
+impl StepRow {
+    fn parse(self) -> Result<Step, Error> {
+        Ok(Step {
+            order_id: OrderId(self.order_id),
+            kind: StepKind::from_name(&self.step).ok_or_else(|| corrupt("saga_steps", "step"))?,
+            epoch: self.epoch,
+            attempts: self.attempts,
+            deadline_at: self.deadline_at,
+        })
+    }
+}
+
+/// Takes up to `limit` due steps, those first that are due longest; nobody else has them before `lease_until`.
+pub async fn claim_steps(
+    tx: &mut Tx,
+    holder: Uuid,
+    now: DateTime<Utc>,
+    lease_until: DateTime<Utc>,
+    limit: i64,
+) -> Result<Vec<Step>, Error> {
+    // Two workers that come at once share the steps instead of waiting for each other; and nobody waits for whoever is just cancelling.
+    let lock = match tx.engine() {
+        Engine::Sqlite => "", // one writer at a time
+        Engine::Postgres => "FOR UPDATE SKIP LOCKED",
+    };
+    let text = format!(
+        "WITH due (due_order_id, due_step) AS MATERIALIZED (
+             SELECT order_id, step FROM saga_steps WHERE state = 'DUE' AND due_at <= $1 ORDER BY due_at LIMIT $2 {lock}
+         )
+         UPDATE saga_steps SET due_at = $3, holder = $4, epoch = epoch + 1, attempts = attempts + 1, updated_at = $1
+         FROM due WHERE order_id = due_order_id AND step = due_step
+         RETURNING order_id, step, epoch, attempts, deadline_at"
+    );
+    let statement = sql(text).bind(now).bind(limit).bind(lease_until).bind(holder);
+    statement.fetch_all::<StepRow>(tx).await?.into_iter().map(StepRow::parse).collect()
+}
+
+/// The names of the orders' stock.
+pub async fn reservations_of(tx: &mut Tx, ids: &[OrderId]) -> Result<Vec<(OrderId, Uuid)>, Error> {
+    let text = "WITH k (order_id) AS (VALUES {rows})
+         SELECT o.order_id, o.reservation_id FROM k JOIN orders o ON o.order_id = k.order_id";
+    let mut found = Vec::with_capacity(ids.len());
+    for statement in many(text, ids, |row, id| row.bind(id.0)) {
+        let rows: Vec<(Uuid, Uuid)> = statement.fetch_all(tx).await?;
+        found.extend(rows.into_iter().map(|(id, reservation_id)| (OrderId(id), reservation_id)));
+    }
+    Ok(found)
+}
+
+/// Those of `steps` that are still theirs who took them up: not done, not dropped, and not taken up by another since. Locked until the
+/// transaction ends.
+pub async fn lock_current(tx: &mut Tx, steps: &[Step]) -> Result<Vec<(OrderId, StepKind, i64)>, Error> {
+    let text = "WITH v (order_id, step, epoch) AS (VALUES {rows})
+         UPDATE saga_steps SET epoch = v.epoch FROM v
+         WHERE saga_steps.order_id = v.order_id AND saga_steps.step = v.step AND saga_steps.epoch = v.epoch AND state = 'DUE'
+         RETURNING saga_steps.order_id, saga_steps.step, saga_steps.epoch";
+    let bind = |row: Statement, step: &Step| row.bind(step.order_id.0).bind(step.kind.name()).bind(step.epoch);
+    let mut current = Vec::with_capacity(steps.len());
+    for statement in many(text, steps, bind) {
+        for (id, name, epoch) in statement.fetch_all::<(Uuid, String, i64)>(tx).await? {
+            let kind = StepKind::from_name(&name).ok_or_else(|| corrupt("saga_steps", "step"))?;
+            current.push((OrderId(id), kind, epoch));
+        }
+    }
+    Ok(current)
+}
+
+/// A step that is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// Whose.
+    pub order_id: OrderId,
+    /// What.
+    pub kind: StepKind,
+}
+
+/// Marks steps as done. The caller has them locked.
+pub async fn finish_steps(tx: &mut Tx, steps: &[Finished], now: DateTime<Utc>) -> Result<(), Error> {
+    let text = "WITH v (order_id, step, updated_at) AS (VALUES {rows})
+         UPDATE saga_steps SET state = 'DONE', updated_at = v.updated_at FROM v
+         WHERE saga_steps.order_id = v.order_id AND saga_steps.step = v.step";
+    let bind = |row: Statement, step: &Finished| row.bind(step.order_id.0).bind(step.kind.name()).bind(now);
+    for statement in many(text, steps, bind) {
+        statement.execute(tx).await?;
+    }
+    Ok(())
+}
+
+/// A step that is to be tried again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Postponed {
+    /// Whose.
+    pub order_id: OrderId,
+    /// What.
+    pub kind: StepKind,
+    /// When.
+    pub due_at: DateTime<Utc>,
+    /// Why.
+    pub error: String,
+}
+
+/// Puts steps off. The caller has them locked.
+pub async fn postpone_steps(tx: &mut Tx, steps: &[Postponed], now: DateTime<Utc>) -> Result<(), Error> {
+    let text = "WITH v (order_id, step, due_at, last_error, updated_at) AS (VALUES {rows})
+         UPDATE saga_steps SET due_at = v.due_at, last_error = v.last_error, updated_at = v.updated_at FROM v
+         WHERE saga_steps.order_id = v.order_id AND saga_steps.step = v.step";
+    let statements = many(text, steps, |row, step| {
+        row.bind(step.order_id.0).bind(step.kind.name()).bind(step.due_at).bind(&step.error).bind(now)
+    });
+    for statement in statements {
+        statement.execute(tx).await?;
+    }
+    Ok(())
+}
+
+/// Drops a step that is not over; whoever has taken it up finds that out when they come back. Whether there was one.
+pub async fn drop_step(tx: &mut Tx, order_id: OrderId, kind: StepKind, now: DateTime<Utc>) -> Result<bool, Error> {
+    let text =
+        "UPDATE saga_steps SET state = 'DROPPED', updated_at = $1 WHERE order_id = $2 AND step = $3 AND state = 'DUE'";
+    Ok(sql(text).bind(now).bind(order_id.0).bind(kind.name()).execute(tx).await? == 1)
+}
+
+/// What is not done yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct Backlog {
+    /// Steps that are not over.
+    pub due: i64,
+    /// Those of them whose deadline has passed.
+    pub overdue: i64,
+}
+
+/// What is not done yet, counted no further than `counted_max`, those first that are due first.
+pub async fn backlog(tx: &mut Tx, now: DateTime<Utc>, counted_max: i64) -> Result<Backlog, Error> {
+    sql("SELECT COUNT(*) AS due, CAST(COALESCE(SUM(CASE WHEN deadline_at < $1 THEN 1 ELSE 0 END), 0) AS BIGINT) AS overdue
+         FROM (SELECT deadline_at FROM saga_steps WHERE state = 'DUE' ORDER BY due_at LIMIT $2) AS counted")
+    .bind(now)
+    .bind(counted_max)
+    .fetch_one(tx)
+    .await
+}
