@@ -1,4 +1,168 @@
 //! The order service: placed once, priced by the server, driven to its end whatever breaks on the way.
+//!
+//! All the wiring and nothing else.
 
+pub mod config;
 pub mod domain;
+pub mod error;
+pub mod events;
+pub mod failpoints;
+pub mod grpc;
+pub mod in_flight;
+pub mod inventory;
+pub mod ops;
+pub mod prices;
 pub mod store;
+pub mod watchers;
+pub mod wire;
+mod workers;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use souk_db::{Db, GroupCommit};
+use souk_events::{Bus, Relay};
+use souk_interceptors::client::{Channel, IssuedToken, ServiceToken};
+use souk_interceptors::token::{KeySource, PublicKey, Verifier};
+use souk_interceptors::{client, server};
+use souk_proto_common::{Failure, Reason, time};
+use souk_proto_order::v1::order_service_server::OrderServiceServer;
+use souk_proto_user::v1::auth_service_client::AuthServiceClient;
+use souk_proto_user::v1::{GetJwksRequest, IssueServiceTokenRequest};
+use souk_runtime::{Kernel, Secret};
+use tonic::Status;
+use tonic::server::NamedService;
+use tonic::service::Routes;
+use tonic_health::server::HealthReporter;
+
+pub use config::Config;
+use grpc::OrderGrpc;
+use in_flight::InFlight;
+use inventory::Inventory;
+use ops::App;
+use ops::drive_saga::{FinishBatch, millis};
+use ops::place_order::PlaceBatch;
+use prices::Prices;
+use watchers::Watchers;
+
+type Orders = OrderServiceServer<OrderGrpc>;
+/// The name under which health is told.
+const SERVICE_NAME: &str = Orders::NAME;
+
+/// What the service shares with others of its process.
+#[derive(Clone, Debug)]
+pub struct Deps {
+    /// Where events go, and where those of the inventory and of other replicas come from.
+    pub bus: Bus,
+}
+
+/// The service, up and running. It ends with the kernel's tasks.
+#[derive(Clone, Debug)]
+pub struct Running {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What its operations use.
+    pub app: App,
+}
+
+/// Starts the service: database, workers, server. The services that it calls need not be there yet.
+pub async fn start(kernel: Kernel, config: Config, deps: Deps) -> anyhow::Result<Running> {
+    let listener = souk_runtime::server::bind(config.server.listen).await?;
+    let address = listener.local_addr()?;
+    let users = client::connect(&kernel, &config.user, &[souk_proto_user::METHODS], None)?;
+    let app = open(&kernel, &config, &deps, token(&kernel, &config, users.clone())).await?;
+    let (health, routes) = routes(&app)?;
+    workers::watch_health(&app, &kernel, health);
+    let (issuer, audience) = (&config.token.issuer, &config.token.audience);
+    let verifier = Verifier::new(kernel.clock.clone(), issuer, audience, keys(users));
+    let stack = server::stack(&kernel, &[souk_proto_order::METHODS], verifier, &config.stack, routes);
+    souk_runtime::server::serve(&kernel, "order", listener, &config.server, stack)?;
+    Ok(Running { address, app })
+}
+
+/// Opens the database and starts everything but the server: for [`start`], and for tests of operations.
+pub async fn open(kernel: &Kernel, config: &Config, deps: &Deps, token: ServiceToken) -> anyhow::Result<App> {
+    let db = Db::open(&config.database).await.context("the orders' database cannot be opened")?;
+    db.migrate(&[&souk_db::MIGRATIONS, &souk_events::MIGRATIONS, &store::MIGRATIONS])
+        .await
+        .context("the orders' database cannot be migrated")?;
+    let (clock, ids) = (kernel.clock.clone(), kernel.ids.clone());
+    let step_deadline = millis(config.saga.deadline_ms);
+    let place = PlaceBatch { clock: clock.clone(), step_deadline };
+    let finish = FinishBatch { clock: clock.clone(), ids: ids.clone(), step_deadline };
+    let app = App {
+        placing: GroupCommit::start(db.clone(), place, &config.group),
+        finishing: GroupCommit::start(db.clone(), finish, &config.group),
+        in_flight: InFlight::default(),
+        inventory: inventory(kernel, config, token)?,
+        relay: Relay::start(kernel.clone(), "order", db.clone(), deps.bus.clone(), config.relay.clone()),
+        worker: Arc::default(),
+        watchers: Watchers::default(),
+        saga: config.saga.clone(),
+        limits: config.limits.clone(),
+        shutdown: kernel.tasks.shutdown().clone(),
+        clock,
+        ids,
+        db,
+    };
+    workers::start(&app, kernel, &deps.bus).await?;
+    Ok(app)
+}
+
+fn inventory(kernel: &Kernel, config: &Config, token: ServiceToken) -> anyhow::Result<Inventory> {
+    let limits = &config.limits;
+    let channel = client::connect(kernel, &config.inventory, &[souk_proto_inventory::METHODS], Some(token))?;
+    let prices = Prices::new(kernel.clock.clone(), limits.prices_max, Duration::from_millis(limits.price_ttl_ms));
+    Ok(Inventory::new(kernel.ids.clone(), channel, prices, Duration::from_millis(limits.hold_ttl_ms)))
+}
+
+/// The service, health, and reflection in both versions (older tools know only the alpha).
+fn routes(app: &App) -> anyhow::Result<(HealthReporter, Routes)> {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let orders = Orders::new(OrderGrpc::new(app.clone())).max_decoding_message_size(app.limits.message_bytes_max);
+    let described = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(souk_proto_order::DESCRIPTORS)
+            // Without these, tools show the details of an error as bytes.
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let routes = Routes::new(orders)
+        .add_service(health)
+        .add_service(described().build_v1()?)
+        .add_service(described().build_v1alpha()?);
+    Ok((reporter, routes.prepare()))
+}
+
+/// The keys of access tokens, from the user service.
+fn keys(users: Channel) -> KeySource {
+    Arc::new(move || {
+        let mut client = AuthServiceClient::new(users.clone());
+        Box::pin(async move {
+            let response = client.get_jwks(GetJwksRequest {}).await.map_err(|_| {
+                let message = "the user service does not tell its keys";
+                Failure::unavailable(Reason::PeerUnavailable, message, Duration::from_secs(1))
+            })?;
+            let keys = response.into_inner().keys.into_iter().filter(|key| key.kty == "OKP" && key.crv == "Ed25519");
+            Ok(keys.map(|key| PublicKey { kid: key.kid, x: key.x }).collect())
+        })
+    })
+}
+
+/// Our own access token, from the user service.
+fn token(kernel: &Kernel, config: &Config, users: Channel) -> ServiceToken {
+    let (service, secret) = (config.token.service_name.clone(), config.token.client_secret.clone());
+    let source = Arc::new(move || -> futures::future::BoxFuture<'static, Result<IssuedToken, Status>> {
+        let mut client = AuthServiceClient::new(users.clone());
+        let request = IssueServiceTokenRequest { service: service.clone(), client_secret: secret.expose().to_owned() };
+        Box::pin(async move {
+            let issued = client.issue_service_token(request).await?.into_inner();
+            let expires = issued.access_token_expire_time.as_ref().and_then(|expires| time::parse(expires).ok());
+            let expires_at = expires.ok_or_else(|| Status::internal("a token without an end"))?;
+            Ok(IssuedToken { token: Secret::new(issued.access_token), expires_at })
+        })
+    });
+    ServiceToken::new(kernel.clock.clone(), source)
+}

@@ -1,0 +1,240 @@
+//! The settings of the order service.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use souk_db::{DbConfig, GroupConfig};
+use souk_events::RelayConfig;
+use souk_interceptors::client::ClientConfig;
+use souk_interceptors::server::StackConfig;
+use souk_runtime::server::ServerConfig;
+use souk_runtime::{ProcessConfig, Secret};
+
+/// The settings of the order service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// How it listens.
+    pub server: ServerConfig,
+    /// What a call may take, and how often.
+    pub stack: StackConfig,
+    /// Where its tables are.
+    pub database: DbConfig,
+    /// How changes of orders share transactions.
+    pub group: GroupConfig,
+    /// How events leave.
+    pub relay: RelayConfig,
+    /// The user service, which knows the keys of access tokens and gives us ours.
+    pub user: ClientConfig,
+    /// The inventory service.
+    pub inventory: ClientConfig,
+    /// Whose access tokens it takes, and how it gets its own.
+    pub token: TokenConfig,
+    /// How what orders owe is done.
+    pub saga: SagaConfig,
+    /// The bounds of its own work.
+    pub limits: Limits,
+}
+
+/// Access tokens: whose are taken, and how the service gets its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct TokenConfig {
+    /// `iss` of a token.
+    pub issuer: String,
+    /// `aud` of a token.
+    pub audience: String,
+    /// What the user service knows us as.
+    pub service_name: String,
+    /// What we prove ourselves to the user service with.
+    pub client_secret: Secret,
+}
+
+impl Default for TokenConfig {
+    fn default() -> Self {
+        Self {
+            issuer: "souk".to_owned(),
+            audience: "souk".to_owned(),
+            service_name: "order".to_owned(),
+            client_secret: Secret::default(),
+        }
+    }
+}
+
+/// How what orders owe the inventory is done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SagaConfig {
+    /// Steps that this process does at a time.
+    pub concurrency_max: usize,
+    /// A step that is taken up and not finished is done by another after so many milliseconds. Longer than a call may take.
+    pub lease_ms: u64,
+    /// A step should be done within so many milliseconds; one that is not is logged and counted, and still tried.
+    pub deadline_ms: u64,
+    /// The pause after the first try that got no definite answer, in milliseconds; it doubles with each.
+    pub backoff_ms: u64,
+    /// The longest pause, in milliseconds.
+    pub backoff_max_ms: u64,
+    /// Steps that nobody was woken for are looked for every so many milliseconds: what another process left behind.
+    pub sweep_interval_ms: u64,
+}
+
+impl Default for SagaConfig {
+    fn default() -> Self {
+        Self {
+            concurrency_max: 64,
+            lease_ms: 15_000,
+            deadline_ms: 60_000,
+            backoff_ms: 100,
+            backoff_max_ms: 30_000,
+            sweep_interval_ms: 1_000,
+        }
+    }
+}
+
+/// The bounds of the service's own work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Stock is held for so many milliseconds from placing on: 1 s to 31 d.
+    pub hold_ttl_ms: u64,
+    /// A repeat of a call that is still running waits for it so many milliseconds at most, and half of its own time.
+    pub duplicate_wait_ms: u64,
+    /// Products whose prices are remembered.
+    pub prices_max: usize,
+    /// For so many milliseconds, if no event says that they have changed.
+    pub price_ttl_ms: u64,
+    /// Orders of one PlaceOrders stream.
+    pub place_orders_max: usize,
+    /// Orders of one stream that are placed at a time.
+    pub place_orders_concurrency: usize,
+    /// The results of one stream, in bytes.
+    pub place_orders_result_bytes_max: usize,
+    /// Versions that a watcher is sent from one reading.
+    pub watch_batch_max: u32,
+    /// Watched orders are looked at anew every so many milliseconds, for what other replicas have changed.
+    pub watch_poll_ms: u64,
+    /// A page of orders ends at about so many bytes, whatever its size.
+    pub page_bytes_max: usize,
+    /// The database is asked for a sign of life every so many milliseconds.
+    pub health_interval_ms: u64,
+    /// Old idempotency keys are looked for every so many milliseconds.
+    pub sweep_interval_ms: u64,
+    /// And so many deleted in one go.
+    pub sweep_batch_max: u32,
+    /// The largest request, in bytes. Large enough for lists far too long to be told so by name.
+    pub message_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            hold_ttl_ms: 15 * 60_000,
+            duplicate_wait_ms: 2_000,
+            prices_max: 10_000,
+            price_ttl_ms: 5_000,
+            place_orders_max: 10_000,
+            place_orders_concurrency: 32,
+            place_orders_result_bytes_max: 16 * 1_024 * 1_024,
+            watch_batch_max: 16,
+            watch_poll_ms: 1_000,
+            page_bytes_max: 2 * 1_024 * 1_024,
+            health_interval_ms: 1_000,
+            sweep_interval_ms: 60_000,
+            sweep_batch_max: 500,
+            message_bytes_max: 1_024 * 1_024,
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            server: ServerConfig::on_port(50_052),
+            stack: StackConfig::default(),
+            database: DbConfig::at("sqlite://souk-data/order.sqlite"),
+            group: GroupConfig::default(),
+            relay: RelayConfig::default(),
+            user: ClientConfig::to("127.0.0.1:50051"),
+            inventory: ClientConfig::to("127.0.0.1:50053"),
+            token: TokenConfig::default(),
+            saga: SagaConfig::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// The inventory holds stock for 31 days at most.
+const HOLD_TTL_MS_MAX: u64 = 31 * 24 * 3_600_000;
+
+impl Config {
+    /// Notes what cannot be.
+    pub fn validate(&self, problems: &mut Vec<String>) {
+        let (limits, saga) = (&self.limits, &self.saga);
+        let positive = [
+            ("saga.concurrency_max", saga.concurrency_max as u64),
+            ("saga.deadline_ms", saga.deadline_ms),
+            ("saga.backoff_ms", saga.backoff_ms),
+            ("saga.sweep_interval_ms", saga.sweep_interval_ms),
+            ("limits.prices_max", limits.prices_max as u64),
+            ("limits.place_orders_max", limits.place_orders_max as u64),
+            ("limits.place_orders_concurrency", limits.place_orders_concurrency as u64),
+            ("limits.watch_batch_max", limits.watch_batch_max.into()),
+            ("limits.watch_poll_ms", limits.watch_poll_ms),
+            ("limits.health_interval_ms", limits.health_interval_ms),
+            ("limits.sweep_interval_ms", limits.sweep_interval_ms),
+            ("limits.sweep_batch_max", limits.sweep_batch_max.into()),
+        ];
+        for (name, _) in positive.into_iter().filter(|(_, value)| *value == 0) {
+            problems.push(format!("order.{name} must be more than 0"));
+        }
+        if !(1_000..=HOLD_TTL_MS_MAX).contains(&limits.hold_ttl_ms) {
+            problems.push(format!("order.limits.hold_ttl_ms must be 1000 to {HOLD_TTL_MS_MAX}"));
+        }
+        if saga.lease_ms <= self.inventory.timeout_ms {
+            problems.push("order.saga.lease_ms must be more than order.inventory.timeout_ms".to_owned());
+        }
+        for (name, peer) in [("user", &self.user), ("inventory", &self.inventory)] {
+            if peer.addresses.is_empty() {
+                problems.push(format!("order.{name}.addresses must name at least one"));
+            }
+        }
+    }
+}
+
+/// What the binary of this service alone is configured with.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Process {
+    /// What every process has.
+    pub process: ProcessConfig,
+    /// The service.
+    pub order: Config,
+}
+
+impl souk_runtime::config::Config for Process {
+    fn validate(&self, problems: &mut Vec<String>) {
+        self.order.validate(problems);
+        if self.order.token.client_secret.is_empty() {
+            problems.push("order.token.client_secret must be set: it is how the inventory knows us".to_owned());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_can_be_used_and_what_cannot_is_named() {
+        let mut problems = Vec::new();
+        Config::default().validate(&mut problems);
+        assert!(problems.is_empty(), "{problems:?}");
+        let mut bad = Config::default();
+        bad.saga.lease_ms = bad.inventory.timeout_ms;
+        bad.saga.concurrency_max = 0;
+        bad.limits.hold_ttl_ms = 999;
+        bad.user.addresses.clear();
+        bad.validate(&mut problems);
+        assert_eq!(problems.len(), 4, "{problems:?}");
+    }
+}

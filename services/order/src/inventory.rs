@@ -1,0 +1,305 @@
+//! The inventory service, as the orders need it: prices, holds, and the steps that orders owe.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use souk_interceptors::client::Channel;
+use souk_proto_common::{Failure, IdempotencyKey, Money, Reason, failure};
+use souk_proto_inventory::v1 as pb;
+use souk_proto_inventory::v1::catalog_service_client::CatalogServiceClient;
+use souk_proto_inventory::v1::stock_service_client::StockServiceClient;
+use souk_runtime::Ids;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+use tracing::{debug, error, warn};
+use uuid::Uuid;
+
+use crate::domain::pricing::Products;
+use crate::domain::{Attempt, Item, Product, Sku, Step, StepKind, UserId};
+use crate::error::Error;
+use crate::prices::Prices;
+
+/// See the module. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Inventory {
+    ids: Ids,
+    catalog: CatalogServiceClient<Channel>,
+    stock: StockServiceClient<Channel>,
+    prices: Prices,
+    hold_ttl: Duration,
+}
+
+/// Holds that are made under one key, one after the other, before we give up.
+const GENERATIONS_MAX: u32 = 8;
+/// The namespace of the names of holds.
+const HOLD_NAMESPACE: Uuid = Uuid::from_u128(0x2c5e_71a9_0d3b_4f68_8e94_b7d0_1f6a_3c52);
+
+impl Inventory {
+    /// The inventory behind `channel`. Stock is held for `hold_ttl`.
+    pub fn new(ids: Ids, channel: Channel, prices: Prices, hold_ttl: Duration) -> Self {
+        let catalog = CatalogServiceClient::new(channel.clone());
+        Self { ids, catalog, stock: StockServiceClient::new(channel), prices, hold_ttl }
+    }
+
+    /// What is remembered of the catalogue.
+    pub fn prices(&self) -> &Prices {
+        &self.prices
+    }
+
+    /// Those of `skus` that exist.
+    pub async fn products(&self, skus: &[Sku]) -> Result<Products, Error> {
+        let mut catalog = self.catalog.clone();
+        self.prices
+            .get(skus, async move |unknown| {
+                let skus = unknown.iter().map(|sku| sku.as_str().to_owned()).collect();
+                let found = catalog
+                    .batch_get_products(pb::BatchGetProductsRequest { skus })
+                    .await
+                    .map_err(|status| refusal(&status))?;
+                found.into_inner().products.into_iter().map(product).collect()
+            })
+            .await
+    }
+
+    /// Holds all of `items` for an order under `key`, or none; the name of the hold.
+    ///
+    /// The name is derived from the key and from what is asked for, so that whoever does the same again (a repeat after a crash, a
+    /// duplicate in another replica) gets the same hold and not a second one: the inventory answers a Reserve of a name that is held with
+    /// what is held. The Reserve itself goes out under a new `request_id` each time. Under one derived from the key, a repeat would be
+    /// answered with what was true at the first time, and we would build an order on a hold that has run out since.
+    ///
+    /// A hold that is over (it ran out after a crash, or was given back) cannot be had again under its name, and the repeat must be able
+    /// to succeed. So the names have generations: the first one that is held, or can be, is it. Duplicates that run at once walk the
+    /// same way and meet at the same name.
+    ///
+    /// The walk also passes a hold that was committed: then the order is there, and whoever comes with another hold learns of it from the
+    /// tables when storing its own ([`crate::ops::place_order`] gives that hold back, and looks again before it tells of a refusal).
+    pub async fn hold(&self, owner_id: UserId, key: &IdempotencyKey, items: &[Item]) -> Result<Uuid, Error> {
+        for generation in 0..GENERATIONS_MAX {
+            let reservation_id = self.hold_name(owner_id, key, generation);
+            match self.reserve(reservation_id, items).await {
+                Ok(()) => return Ok(reservation_id),
+                Err(status) if is_over(&status) => debug!(%reservation_id, generation, "a hold is over"),
+                Err(status) => return Err(refusal(&status)),
+            }
+        }
+        Err(Error::HoldsExpired)
+    }
+
+    /// Whose, under which key, of what, for how long: whatever differs in a Reserve makes another name.
+    fn hold_name(&self, owner_id: UserId, key: &IdempotencyKey, generation: u32) -> Uuid {
+        let mut name = format!("{owner_id}/{}/{}/{generation}/", key.request_id, self.hold_ttl.as_millis());
+        for byte in key.fingerprint {
+            // Writing to a string cannot fail.
+            let _ = write!(name, "{byte:02x}");
+        }
+        Uuid::new_v5(&HOLD_NAMESPACE, name.as_bytes())
+    }
+
+    async fn reserve(&self, reservation_id: Uuid, items: &[Item]) -> Result<(), Status> {
+        let line = |item: &Item| pb::QuantityLine {
+            sku: item.sku.as_str().to_owned(),
+            quantity: item.quantity,
+            ..Default::default()
+        };
+        let request = pb::ReserveRequest {
+            request_id: self.ids.new_id().to_string(),
+            reservation_id: reservation_id.to_string(),
+            lines: items.iter().map(line).collect(),
+            ttl: Some(self.hold_ttl.into()),
+        };
+        self.stock.clone().reserve(request).await.map(drop)
+    }
+
+    /// Gives back a hold that no order was or will be built on. If that fails, it runs out by itself.
+    pub async fn give_back(&self, reservation_id: Uuid) {
+        let request = pb::ReleaseRequest {
+            request_id: self.ids.new_id().to_string(),
+            reservation_id: reservation_id.to_string(),
+            lines: Vec::new(),
+        };
+        if let Err(status) = self.stock.clone().release(request).await {
+            debug!(%reservation_id, code = ?status.code(), "a hold is left to run out");
+        }
+    }
+
+    /// Tries a step once.
+    pub async fn attempt(&self, step: &Step, reservation_id: Uuid) -> Attempt {
+        let (request_id, reservation_id) = (step.request_id().to_string(), reservation_id.to_string());
+        let mut stock = self.stock.clone();
+        let result = match step.kind {
+            StepKind::CommitStock => {
+                stock.commit(pb::CommitRequest { request_id, reservation_id, lines: Vec::new() }).await.map(drop)
+            }
+            StepKind::ReleaseStock => {
+                stock.release(pb::ReleaseRequest { request_id, reservation_id, lines: Vec::new() }).await.map(drop)
+            }
+        };
+        result.map_or_else(|status| meaning(step.kind, &status), |()| Attempt::Done)
+    }
+}
+
+/// What a failed try means. Only a reason that says so is the end; a status without one may come from anything on the way.
+fn meaning(kind: StepKind, status: &Status) -> Attempt {
+    let definite = matches!(status.code(), Code::FailedPrecondition | Code::NotFound);
+    let again = || Attempt::Again(format!("{:?}: {}", status.code(), failure::echo(status.message())));
+    let Some(reason) = failure::reason_of(status).filter(|_| definite) else { return again() };
+    match kind {
+        StepKind::CommitStock => match reason {
+            // Nobody else knows the name of the reservation, so it was us: the key of that try is forgotten after 72 hours.
+            Reason::ReservationAlreadyCommitted => Attempt::Done,
+            reason => Attempt::Refused(reason),
+        },
+        StepKind::ReleaseStock => match reason {
+            // Nothing is left to give back.
+            Reason::ReservationAlreadyReleased | Reason::ReservationExpired | Reason::ReservationNotFound => {
+                Attempt::Done
+            }
+            // Stock must not be forgotten because of a refusal that we do not understand: an operator will see the step.
+            _ => again(),
+        },
+    }
+}
+
+/// The reservation of that name is no hold any more.
+fn is_over(status: &Status) -> bool {
+    matches!(
+        failure::reason_of(status),
+        Some(Reason::ReservationExpired | Reason::ReservationAlreadyReleased | Reason::ReservationAlreadyCommitted)
+    )
+}
+
+/// What a failure of the inventory is to our caller: a refusal that concerns them is passed on with its details; anything else is
+/// that the inventory is not available.
+fn refusal(status: &Status) -> Error {
+    let reason = failure::reason_of(status);
+    match (status.code(), reason) {
+        (Code::FailedPrecondition | Code::NotFound | Code::Aborted, Some(reason)) => {
+            Error::Refused(Box::new(passed_on(status, reason)))
+        }
+        (Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown, _) => {
+            warn!(code = ?status.code(), message = status.message(), "the inventory does not answer");
+            unavailable(status)
+        }
+        (Code::ResourceExhausted, _) => unavailable(status),
+        // Our own token, scope, request or configuration, or a bug of theirs: nothing that a caller can mend.
+        _ => {
+            error!(code = ?status.code(), message = status.message(), ?reason, "the inventory does not serve us");
+            unavailable(status)
+        }
+    }
+}
+
+fn unavailable(status: &Status) -> Error {
+    Error::PeerUnavailable { retry_after: status.get_details_retry_info().and_then(|info| info.retry_delay) }
+}
+
+fn passed_on(status: &Status, reason: Reason) -> Failure {
+    let details = status.get_error_details();
+    let mut failure = Failure::new(status.code(), reason, status.message());
+    for (key, value) in details.error_info().into_iter().flat_map(|info| &info.metadata) {
+        failure = failure.metadata(key, value);
+    }
+    if let Some(resource) = details.resource_info() {
+        failure = failure.resource(&resource.resource_type, &resource.resource_name);
+    }
+    if let Some(precondition) = details.precondition_failure() {
+        failure = failure.precondition_violations(precondition.violations.clone());
+    }
+    if let Some(delay) = details.retry_info().and_then(|info| info.retry_delay) {
+        failure = failure.retry_after(delay);
+    }
+    failure
+}
+
+fn product(wire: pb::Product) -> Result<Product, Error> {
+    let broken = || Error::Bug("the inventory describes a product that cannot be");
+    let price = wire.price.as_ref().ok_or_else(broken)?;
+    let price = Money::parse(&mut souk_proto_common::Check::new(), price).ok_or_else(broken)?;
+    let sku = Sku::parse(&wire.sku).map_err(|_| broken())?;
+    let known_tax = (0..=10_000).contains(&wire.tax_basis_points);
+    known_tax
+        .then_some(Product { sku, name: wire.name, price, tax_basis_points: wire.tax_basis_points })
+        .ok_or_else(broken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(code: Code, reason: Reason) -> Status {
+        Failure::new(code, reason, "planted").into()
+    }
+
+    #[test]
+    fn only_a_definite_refusal_ends_a_step() {
+        use StepKind::{CommitStock, ReleaseStock};
+        let precondition = |reason| status(Code::FailedPrecondition, reason);
+        let refused = |reason| Attempt::Refused(reason);
+        let table = [
+            (CommitStock, precondition(Reason::ReservationAlreadyCommitted), Some(Attempt::Done)),
+            (CommitStock, precondition(Reason::ReservationExpired), Some(refused(Reason::ReservationExpired))),
+            (CommitStock, precondition(Reason::QuantityExceedsOpen), Some(refused(Reason::QuantityExceedsOpen))),
+            (
+                CommitStock,
+                status(Code::NotFound, Reason::ReservationNotFound),
+                Some(refused(Reason::ReservationNotFound)),
+            ),
+            (CommitStock, status(Code::Unavailable, Reason::DbUnavailable), None),
+            (CommitStock, status(Code::PermissionDenied, Reason::ScopeMissing), None),
+            (CommitStock, status(Code::Unauthenticated, Reason::TokenExpired), None),
+            (CommitStock, status(Code::Aborted, Reason::SerializationConflict), None),
+            (CommitStock, status(Code::Internal, Reason::Internal), None),
+            (CommitStock, Status::failed_precondition("from some proxy"), None),
+            (CommitStock, Status::not_found("from some proxy"), None),
+            (ReleaseStock, precondition(Reason::ReservationAlreadyReleased), Some(Attempt::Done)),
+            (ReleaseStock, precondition(Reason::ReservationExpired), Some(Attempt::Done)),
+            (ReleaseStock, status(Code::NotFound, Reason::ReservationNotFound), Some(Attempt::Done)),
+            (ReleaseStock, precondition(Reason::QuantityExceedsOpen), None),
+            (ReleaseStock, Status::unavailable("gone"), None),
+        ];
+        for (kind, status, expected) in table {
+            match (meaning(kind, &status), expected) {
+                (Attempt::Again(_), None) => {}
+                (attempt, expected) => assert_eq!(Some(attempt), expected, "{kind:?} {status:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_refusal_that_concerns_the_caller_is_passed_on_with_its_details() {
+        let violation =
+            tonic_types::PreconditionViolation::new("INSUFFICIENT_STOCK", "sku/TEA", "asked 3, available 1");
+        let sent = Failure::new(Code::FailedPrecondition, Reason::InsufficientStock, "too few")
+            .metadata("a", "b")
+            .precondition_violations([violation]);
+        let told = Status::from(refusal(&sent.into()));
+        assert_eq!((told.code(), told.message()), (Code::FailedPrecondition, "too few"));
+        assert_eq!(failure::reason_of(&told), Some(Reason::InsufficientStock));
+        let details = told.get_error_details();
+        assert_eq!(details.precondition_failure().unwrap().violations[0].subject, "sku/TEA");
+        assert_eq!(details.error_info().unwrap().metadata["a"], "b");
+    }
+
+    #[test]
+    fn whatever_else_the_inventory_says_is_that_it_is_not_available() {
+        let statuses = [
+            Status::unavailable("gone"),
+            Status::deadline_exceeded("late"),
+            Status::failed_precondition("from some proxy"),
+            status(Code::PermissionDenied, Reason::ScopeMissing),
+            status(Code::Internal, Reason::Internal),
+            status(Code::InvalidArgument, Reason::InvalidRequest),
+            Failure::new(Code::ResourceExhausted, Reason::RateLimited, "slow")
+                .retry_after(Duration::from_secs(7))
+                .into(),
+        ];
+        for status in statuses {
+            let told = Status::from(refusal(&status));
+            assert_eq!(told.code(), Code::Unavailable, "{status:?}");
+            assert_eq!(failure::reason_of(&told), Some(Reason::PeerUnavailable));
+            let delay = told.get_details_retry_info().unwrap().retry_delay.unwrap();
+            assert_eq!(delay == Duration::from_secs(7), status.code() == Code::ResourceExhausted, "{delay:?}");
+        }
+    }
+}

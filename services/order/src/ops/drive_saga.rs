@@ -1,0 +1,235 @@
+//! Does what orders owe: takes steps up, calls the inventory, stores what its answer means.
+//!
+//! A step is taken up for a while (a lease) under an epoch that grows each time. Whoever comes back with an older epoch, or to a step that was
+//! dropped, changes nothing: somebody else has it, or nobody wants it any more. That is safe because the call itself may be made any number
+//! of times: its key is the step's own.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use souk_db::{Batch, Decided, Error as DbError, GroupError, Tx};
+use souk_runtime::{Clock, Ids, failpoint};
+use tracing::{debug, warn};
+use uuid::Uuid;
+
+use super::App;
+use crate::config::SagaConfig;
+use crate::domain::saga::{Conclusion, conclude};
+use crate::domain::{Attempt, Order, OrderId, Step, StepKind};
+use crate::error::Error;
+use crate::events::{self, Record};
+use crate::failpoints;
+use crate::store::{self, Finished, Postponed};
+
+/// A step that this process has taken up, and the stock that it is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claimed {
+    /// The step.
+    pub step: Step,
+    /// The inventory's name for the order's stock.
+    pub reservation_id: Uuid,
+}
+
+/// Takes up to `limit` due steps for `holder`.
+pub async fn claim(app: &App, holder: Uuid, limit: usize) -> Result<Vec<Claimed>, Error> {
+    let now = app.clock.now();
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut tx = app.db.write().await?;
+    let steps = store::claim_steps(&mut tx, holder, now, now + millis(app.saga.lease_ms), limit).await?;
+    let mut ids: Vec<OrderId> = steps.iter().map(|step| step.order_id).collect();
+    ids.dedup();
+    let reservations: HashMap<OrderId, Uuid> = store::reservations_of(&mut tx, &ids).await?.into_iter().collect();
+    tx.commit().await?;
+    if !steps.is_empty() {
+        failpoint(failpoints::SAGA_AFTER_CLAIM);
+    }
+    let claimed = |step: Step| Some(Claimed { step, reservation_id: *reservations.get(&step.order_id)? });
+    Ok(steps.into_iter().filter_map(claimed).collect())
+}
+
+/// What driving a step came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Driven {
+    /// It is over.
+    Finished {
+        /// The new version of the order, if that changed it.
+        version: Option<i64>,
+        /// The order owes another step now.
+        owes_more: bool,
+    },
+    /// It is to be tried again then.
+    Postponed(DateTime<Utc>),
+    /// It was somebody else's, or nobody's, by the time the answer came. Nothing was changed.
+    Superseded,
+}
+
+/// Tries a step once, and stores what came of it. Where that cannot be stored, the lease runs out and the step is tried again.
+pub async fn drive(app: &App, claimed: Claimed) -> Result<Driven, Error> {
+    let Claimed { step, reservation_id } = claimed;
+    let (before, after) = match step.kind {
+        StepKind::CommitStock => (failpoints::SAGA_BEFORE_COMMIT_STOCK, failpoints::SAGA_AFTER_COMMIT_STOCK),
+        StepKind::ReleaseStock => (failpoints::SAGA_BEFORE_RELEASE_STOCK, failpoints::SAGA_AFTER_RELEASE_STOCK),
+    };
+    failpoint(before);
+    let attempt = app.inventory.attempt(&step, reservation_id).await;
+    failpoint(after);
+    if let Attempt::Again(error) = &attempt {
+        tell_of_failure(&step, error, app.clock.now());
+    }
+    let driven = finish(app, step, attempt).await?;
+    failpoint(failpoints::SAGA_AFTER_CONFIRM);
+    if let Driven::Finished { version, owes_more } = driven {
+        if let Some(version) = version {
+            app.relay.wake();
+            app.watchers.tell(step.order_id, version);
+        }
+        if owes_more {
+            app.worker.notify_one();
+        }
+    }
+    Ok(driven)
+}
+
+/// Stores what a try of a step came to.
+pub async fn finish(app: &App, step: Step, attempt: Attempt) -> Result<Driven, Error> {
+    let due_at = app.clock.now() + backoff(&app.saga, &app.ids, step.attempts);
+    app.finishing.submit(Tried { step, attempt, due_at }, None).await.map_err(|error| match error {
+        GroupError::QueueFull => Error::Busy,
+        GroupError::Expired => Error::DeadlineExceeded,
+        GroupError::Db(error) => Error::Database(error),
+        GroupError::Rejected(never) => match never {},
+    })
+}
+
+fn tell_of_failure(step: &Step, error: &str, now: DateTime<Utc>) {
+    let (order_id, kind, attempts) = (step.order_id, step.kind.name(), step.attempts);
+    if now > step.deadline_at {
+        warn!(%order_id, step = kind, attempts, error, "step is overdue");
+    } else {
+        debug!(%order_id, step = kind, attempts, error, "step is tried again");
+    }
+}
+
+/// Doubles with every try up to the longest; the second half of it at random, so that those that failed together do not come together.
+fn backoff(config: &SagaConfig, ids: &Ids, attempts: i64) -> TimeDelta {
+    let doublings = u32::try_from(attempts.clamp(1, 32) - 1).unwrap_or(0);
+    let longest = Duration::from_millis(config.backoff_max_ms);
+    let pause = Duration::from_millis(config.backoff_ms).saturating_mul(2_u32.saturating_pow(doublings)).min(longest);
+    TimeDelta::from_std(pause.mul_f64(0.5 + ids.random_fraction() / 2.0)).unwrap_or(TimeDelta::MAX)
+}
+
+pub(crate) fn millis(count: u64) -> TimeDelta {
+    i64::try_from(count).ok().and_then(TimeDelta::try_milliseconds).unwrap_or(TimeDelta::MAX)
+}
+
+/// A step that was tried, and when to try it again if that was not the end.
+#[derive(Clone, Debug)]
+pub struct Tried {
+    step: Step,
+    attempt: Attempt,
+    due_at: DateTime<Utc>,
+}
+
+/// The transaction of a group: what tries came to, each with the change of its order.
+#[derive(Clone, Debug)]
+pub struct FinishBatch {
+    /// When orders change.
+    pub clock: Clock,
+    /// Ids of events.
+    pub ids: Ids,
+    /// A further step should be done within this time.
+    pub step_deadline: TimeDelta,
+}
+
+/// What a batch writes.
+#[derive(Default)]
+struct Changes {
+    orders: Vec<Order>,
+    records: Vec<Record>,
+    finished: Vec<Finished>,
+    next: Vec<(OrderId, StepKind, DateTime<Utc>)>,
+    postponed: Vec<Postponed>,
+}
+
+impl Batch for FinishBatch {
+    type Command = Tried;
+    type Reply = Driven;
+    type Error = std::convert::Infallible;
+
+    async fn apply(&self, tx: &mut Tx, commands: &[Tried]) -> Result<Decided<Self>, DbError> {
+        let now = self.clock.now();
+        let over = commands.iter().filter(|tried| !matches!(tried.attempt, Attempt::Again(_)));
+        let ids: Vec<OrderId> = over.map(|tried| tried.step.order_id).collect();
+        let mut orders: HashMap<OrderId, Order> =
+            store::orders_for_update(tx, &ids).await?.into_iter().map(|order| (order.id, order)).collect();
+        let mut steps: Vec<Step> = commands.iter().map(|tried| tried.step).collect();
+        steps.sort_by_key(|step| (step.order_id, step.kind));
+        let current: HashSet<(OrderId, StepKind, i64)> = store::lock_current(tx, &steps).await?.into_iter().collect();
+        let mut changes = Changes::default();
+        let mut results = Vec::with_capacity(commands.len());
+        for tried in commands {
+            let step = &tried.step;
+            let driven = if current.contains(&(step.order_id, step.kind, step.epoch)) {
+                self.decide(tried, &mut orders, &mut changes, now)?
+            } else {
+                Driven::Superseded
+            };
+            results.push(Ok(driven));
+        }
+        save(tx, changes, now).await?;
+        failpoint(failpoints::SAGA_BEFORE_CONFIRM);
+        Ok(results)
+    }
+}
+
+impl FinishBatch {
+    fn decide(
+        &self,
+        tried: &Tried,
+        orders: &mut HashMap<OrderId, Order>,
+        changes: &mut Changes,
+        now: DateTime<Utc>,
+    ) -> Result<Driven, DbError> {
+        let Step { order_id, kind, .. } = tried.step;
+        if let Attempt::Again(error) = &tried.attempt {
+            changes.postponed.push(Postponed { order_id, kind, due_at: tried.due_at, error: error.clone() });
+            return Ok(Driven::Postponed(tried.due_at));
+        }
+        let order = orders.get(&order_id).ok_or_else(|| DbError::bug("a step has no order"))?;
+        let Conclusion { order: after, next } = conclude(kind, order, &tried.attempt, now).unwrap_or_default();
+        changes.finished.push(Finished { order_id, kind });
+        changes.next.extend(next.map(|next| (order_id, next, now + self.step_deadline)));
+        let version = after.as_ref().map(|order| order.version);
+        if let Some(order) = after {
+            changes.records.push(events::record(&order, &self.ids, None));
+            changes.orders.push(order.clone());
+            orders.insert(order_id, order);
+        }
+        Ok(Driven::Finished { version, owes_more: next.is_some() })
+    }
+}
+
+async fn save(tx: &mut Tx, changes: Changes, now: DateTime<Utc>) -> Result<(), DbError> {
+    store::update_orders(tx, &changes.orders).await?;
+    events::keep(tx, changes.records).await?;
+    store::finish_steps(tx, &changes.finished, now).await?;
+    store::insert_steps(tx, &changes.next, now).await?;
+    store::postpone_steps(tx, &changes.postponed, now).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_grows_to_its_longest_and_is_never_twice_the_same() {
+        let ids = Ids::seeded(Clock::system(), 1);
+        let config = SagaConfig { backoff_ms: 100, backoff_max_ms: 1_000, ..SagaConfig::default() };
+        for (attempts, most) in [(1, 100), (2, 200), (3, 400), (4, 800), (5, 1_000), (i64::MAX, 1_000)] {
+            let pause = backoff(&config, &ids, attempts).num_milliseconds();
+            assert!((most / 2..=most).contains(&pause), "{attempts}: {pause}");
+        }
+        assert_ne!(backoff(&config, &ids, 1), backoff(&config, &ids, 1));
+    }
+}

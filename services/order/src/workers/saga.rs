@@ -1,0 +1,163 @@
+//! The worker that does what orders owe. Woken when there is something to do, and by a slow sweep for what other processes left behind.
+//!
+//! Any number of them may run, in any number of processes: steps are taken up by lease.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use souk_runtime::Metrics;
+use tokio::task::{JoinError, JoinSet};
+use tracing::{error, warn};
+use uuid::Uuid;
+
+use crate::domain::StepKind;
+use crate::error::Error;
+use crate::ops::App;
+use crate::ops::drive_saga::{Claimed, Driven, claim, drive};
+use crate::store;
+
+/// A backlog is counted no further: counting it must not cost as much as the backlog.
+const BACKLOG_COUNTED_MAX: i64 = 10_000;
+
+/// What is measured of the worker.
+#[derive(Clone, Debug)]
+pub(super) struct Meters {
+    tries: Family<Labels, Counter>,
+    due: Gauge,
+    overdue: Gauge,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Labels {
+    step: &'static str,
+    outcome: &'static str,
+}
+
+impl Meters {
+    pub(super) fn new(metrics: &Metrics) -> Self {
+        Self {
+            tries: metrics.register("order_saga_tries", "Tries of steps that orders owe, by what came of them"),
+            due: metrics.register("order_saga_due", "Steps that orders owe"),
+            overdue: metrics.register("order_saga_overdue", "Steps that orders owe and whose deadline has passed"),
+        }
+    }
+
+    fn count(&self, kind: StepKind, driven: Result<&Driven, &Error>) {
+        let outcome = match driven {
+            Ok(Driven::Finished { .. }) => "finished",
+            Ok(Driven::Postponed(_)) => "postponed",
+            Ok(Driven::Superseded) => "superseded",
+            Err(_) => "not_stored",
+        };
+        self.tries.get_or_create(&Labels { step: kind.name(), outcome }).inc();
+    }
+}
+
+struct Worker {
+    app: App,
+    meters: Meters,
+    holder: Uuid,
+    /// Each ends with the time at which its step is to be tried again, if it is.
+    driving: JoinSet<Option<DateTime<Utc>>>,
+    /// There may be steps that are due.
+    look: bool,
+    /// The earliest time at which a step that we have put off is due again.
+    again_at: Option<DateTime<Utc>>,
+}
+
+/// Runs until the process ends, and finishes what it has begun.
+pub(super) async fn run(app: App, meters: Meters) {
+    let holder = app.ids.new_id();
+    let mut worker = Worker { app, meters, holder, driving: JoinSet::new(), look: true, again_at: None };
+    while !worker.app.shutdown.is_cancelled() {
+        if worker.look && worker.has_room() {
+            worker.take_up().await;
+        } else {
+            worker.wait().await;
+        }
+    }
+    while let Some(ended) = worker.driving.join_next().await {
+        worker.ended(ended);
+    }
+}
+
+impl Worker {
+    /// Steps are taken up some at a time, as each time costs a transaction; an idle worker takes up a single one at once.
+    fn has_room(&self) -> bool {
+        let most = self.app.saga.concurrency_max;
+        self.driving.is_empty() || most - self.driving.len().min(most) >= most.div_ceil(4)
+    }
+
+    async fn take_up(&mut self) {
+        let room = self.app.saga.concurrency_max - self.driving.len();
+        let claimed = match claim(&self.app, self.holder, room).await {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                warn!(error = &error as &dyn std::error::Error, "steps cannot be taken up");
+                Vec::new()
+            }
+        };
+        self.look = claimed.len() == room;
+        for claimed in claimed {
+            self.driving.spawn(drive_one(self.app.clone(), self.meters.clone(), claimed));
+        }
+    }
+
+    async fn wait(&mut self) {
+        let pause = self.pause();
+        tokio::select! {
+            Some(ended) = self.driving.join_next() => self.ended(ended),
+            () = self.app.worker.notified() => self.look = true,
+            () = self.app.clock.sleep(pause) => {
+                self.look = true;
+                self.again_at = None;
+                self.measure().await;
+            }
+            () = self.app.shutdown.cancelled() => {}
+        }
+    }
+
+    fn pause(&self) -> Duration {
+        let sweep = Duration::from_millis(self.app.saga.sweep_interval_ms);
+        let again = self.again_at.map(|again_at| (again_at - self.app.clock.now()).to_std().unwrap_or_default());
+        again.map_or(sweep, |again| again.min(sweep))
+    }
+
+    fn ended(&mut self, ended: Result<Option<DateTime<Utc>>, JoinError>) {
+        match ended {
+            Ok(Some(again_at)) => self.again_at = Some(self.again_at.map_or(again_at, |known| known.min(again_at))),
+            Ok(None) => {}
+            // Its lease runs out, and the step is tried again.
+            Err(error) => error!(%error, "a step panicked"),
+        }
+    }
+
+    async fn measure(&self) {
+        let read = async {
+            let mut tx = self.app.db.read().await?;
+            store::backlog(&mut tx, self.app.clock.now(), BACKLOG_COUNTED_MAX).await
+        };
+        if let Ok(backlog) = read.await {
+            self.meters.due.set(backlog.due);
+            self.meters.overdue.set(backlog.overdue);
+        }
+    }
+}
+
+async fn drive_one(app: App, meters: Meters, claimed: Claimed) -> Option<DateTime<Utc>> {
+    let driven = drive(&app, claimed).await;
+    meters.count(claimed.step.kind, driven.as_ref());
+    match driven {
+        Ok(Driven::Postponed(due_at)) => Some(due_at),
+        Ok(Driven::Finished { .. } | Driven::Superseded) => None,
+        Err(error) => {
+            let order_id = claimed.step.order_id;
+            warn!(%order_id, error = &error as &dyn std::error::Error, "the end of a step cannot be stored");
+            None
+        }
+    }
+}
