@@ -15,6 +15,7 @@ use crate::admin::{self, AdminConfig};
 use crate::clock::Clock;
 use crate::config::{self, App, Config, Loaded};
 use crate::kernel::Kernel;
+use crate::readiness::Check;
 use crate::server;
 use crate::telemetry::{self, TelemetryConfig};
 
@@ -72,6 +73,9 @@ where
     result.map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS)
 }
 
+/// The check that is red until everything is up.
+const START: &str = "start";
+
 async fn serve<Started>(process: &ProcessConfig, start: impl FnOnce(Kernel) -> Started) -> anyhow::Result<()>
 where
     Started: Future<Output = anyhow::Result<()>>,
@@ -79,12 +83,14 @@ where
     let kernel = Kernel::new(Clock::system());
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    kernel.readiness.set(START, Check::NotReady("starting".to_owned()));
     admin::serve(&kernel, server::bind(process.admin.listen).await?);
     tokio::select! {
         started = start(kernel.clone()) => started?,
         _ = interrupt.recv() => return Ok(()),
         _ = terminate.recv() => return Ok(()),
     }
+    kernel.readiness.set(START, Check::Ready);
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}

@@ -44,6 +44,7 @@ pub(crate) fn init(config: &TelemetryConfig) -> anyhow::Result<()> {
         LogFormat::Human => true,
         LogFormat::Json => false,
     };
-    let installed = if human { builder.try_init() } else { builder.json().flatten_event(true).try_init() };
+    let installed =
+        if human { builder.try_init() } else { builder.json().flatten_event(true).with_span_list(false).try_init() };
     installed.map_err(|error| anyhow::anyhow!("logging cannot be set up: {error}"))
 }

@@ -20,11 +20,24 @@ pub(crate) async fn new_database() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let server = server_url();
     let name = format!("test_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    let mut connection = PgConnection::connect(&format!("{server}/postgres")).await.expect("the test server answers");
+    let mut connection = connect(&format!("{server}/postgres")).await;
     for statement in [format!("DROP DATABASE IF EXISTS {name}"), format!("CREATE DATABASE {name}")] {
         sqlx::query(AssertSqlSafe(statement)).execute(&mut connection).await.expect("a database is made");
     }
     format!("{server}/{name}")
+}
+
+/// A server that has just begun to listen refuses for a moment more.
+async fn connect(url: &str) -> PgConnection {
+    let mut tries_left = 100;
+    loop {
+        match PgConnection::connect(url).await {
+            Ok(connection) => return connection,
+            Err(error) if tries_left == 0 => panic!("the test server does not answer: {error}"),
+            Err(_) => tries_left -= 1,
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 fn server_url() -> String {

@@ -31,6 +31,13 @@ pub type Client = InterceptedService<Channel, Bearer>;
 #[derive(Clone, Debug)]
 pub struct Bearer(Option<String>);
 
+impl Bearer {
+    /// Sends the token of `person`, if there is one.
+    pub fn of(person: Option<&Person>) -> Self {
+        Self(person.map(|person| person.token.clone()))
+    }
+}
+
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         if let Some(token) = &self.0 {
@@ -96,7 +103,7 @@ impl Suite {
             .map(|address| Endpoint::from_shared(format!("http://{address}")).expect("an address").connect_lazy());
         let mut suite = Self { kernel, running, channels, admin: None, folder: None };
         if let Some(first) = suite.running.first_administrator() {
-            let (email, password) = (first.email.to_string(), first.password.expose().to_owned());
+            let (email, password) = (first.email.clone(), first.password.expose().to_owned());
             suite.admin = Some(suite.log_in(&email, &password).await);
         }
         suite
@@ -200,7 +207,7 @@ impl Suite {
 
     /// A channel to the user (0), order (1) or inventory (2) service.
     pub fn client(&self, service: usize, person: Option<&Person>) -> Client {
-        InterceptedService::new(self.channels[service].clone(), Bearer(person.map(|person| person.token.clone())))
+        InterceptedService::new(self.channels[service].clone(), Bearer::of(person))
     }
 }
 

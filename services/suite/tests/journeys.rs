@@ -96,7 +96,9 @@ async fn two_hundred_buyers_of_a_hundred_units_leave_exactly_none() {
     let (placed, refused): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
     assert_eq!((placed.len(), refused.len()), (100, 100));
     assert!(placed.into_iter().all(|order| order.unwrap().state() == OrderState::Confirmed));
-    refused.into_iter().for_each(|status| assert_short_of(&status.unwrap_err(), "LAMP"));
+    for status in refused {
+        assert_short_of(&status.unwrap_err(), "LAMP");
+    }
     let level = suite.level("LAMP").await;
     assert_eq!((level.on_hand, level.held, level.allocated, level.available), (100, 0, 100, 0));
     assert_invariants(&suite).await;

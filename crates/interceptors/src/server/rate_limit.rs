@@ -15,6 +15,7 @@ use tonic::Code;
 use tonic::body::Body;
 
 use super::{RateLimit, StackConfig, context};
+use crate::caller::CallerKind;
 use crate::context::CallContext;
 use crate::middleware::{Middleware, Next, pass};
 
@@ -101,7 +102,9 @@ fn who(context: &CallContext) -> String {
 impl<S: Next<Error = Failure>> Middleware<S> for RateLimits {
     async fn call(&self, request: Request<Body>, next: S) -> Result<Response<Body>, Failure> {
         let context = context(&request);
-        if let Some(method) = context.target.method() {
+        // A service calls for many: those were counted where they came in.
+        let counted = context.caller.kind() != CallerKind::Service;
+        if let Some(method) = context.target.method().filter(|_| counted) {
             let class = self.class(method);
             let who = who(context);
             if let Err(delay) = class.take(&who, self.clock.now()) {

@@ -8,7 +8,7 @@ use tracing::error;
 
 use super::context;
 use crate::OUTCOME;
-use crate::context::CallContext;
+use crate::context::{CallContext, Target};
 use crate::middleware::{Middleware, Next, pass};
 
 #[derive(Clone)]
@@ -27,7 +27,9 @@ impl<S: Next<Error = Failure>> Middleware<S> for Rescue {
 fn amended(response: Response<Body>, context: &CallContext) -> Response<Body> {
     match Status::from_header_map(response.headers()) {
         Some(status) if status.code() != Code::Ok => {
-            let status = if status.details().is_empty() { explained(&status, context).into() } else { status };
+            // Health and reflection have errors of their own, in bare words that their clients know.
+            let bare = status.details().is_empty() && context.target != Target::Infrastructure;
+            let status = if bare { explained(&status, context).into() } else { status };
             into_response(status)
         }
         _ => response,

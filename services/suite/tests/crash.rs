@@ -1,0 +1,236 @@
+//! P1, P3 and P4: the process is killed at every named step of an order's way, and started again on what it left.
+//!
+//! Whatever the step: an order that was acknowledged is there, the key gives the one answer, the order comes to its end, and no unit of
+//! stock is held for nobody.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use souk_db::{Db, DbConfig};
+use souk_order::failpoints;
+use souk_proto_order::v1::order_service_client::OrderServiceClient;
+use souk_proto_order::v1::{
+    CancelOrderRequest, ListOrdersRequest, Order, OrderItem, OrderState, PlaceOrderRequest, WatchOrderRequest,
+};
+use souk_proto_user::v1::LoginRequest;
+use souk_proto_user::v1::auth_service_client::AuthServiceClient;
+use souk_testkit::suite::{Bearer, Client, Person};
+use tonic::Status;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint};
+
+const SKU: &str = "TEA-GREEN-100G";
+const KEY: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+const CANCEL_KEY: &str = "01890a5d-ac96-774b-bcce-b302099a8058";
+/// A hold that nobody commits ends so soon.
+const HOLD_TTL_MS: &str = "3000";
+
+/// The real binary, on free ports, with the demonstration's data.
+struct Process {
+    child: Child,
+    user: String,
+    order: String,
+}
+
+impl Process {
+    fn start(folder: &Path, failpoint: Option<&str>) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_souk"));
+        command.current_dir(folder).arg("--demo").stdout(Stdio::piped()).stderr(Stdio::null());
+        for service in ["user", "order", "inventory"] {
+            command.args([format!("--{service}.server.listen"), "127.0.0.1:0".to_owned()]);
+        }
+        command.args(["--process.admin.listen", "127.0.0.1:0", "--order.limits.hold_ttl_ms", HOLD_TTL_MS]);
+        command.args(["--inventory.limits.sweep_interval_ms", "200"]);
+        if let Some(failpoint) = failpoint {
+            command.env("SOUK_FAILPOINT", failpoint);
+        }
+        let mut child = command.spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let line = stdout.lines().map(Result::unwrap).find(|line| line.starts_with("Souk listens")).expect("it starts");
+        let address = |service: &str| {
+            let (_, rest) = line.split_once(&format!("{service} ")).unwrap();
+            format!("http://{}", rest.split([',', ' ']).next().unwrap())
+        };
+        Self { user: address("user"), order: address("order"), child }
+    }
+
+    fn channel(address: &str) -> Channel {
+        Endpoint::from_shared(address.to_owned()).unwrap().connect_lazy()
+    }
+
+    async fn alice(&self) -> Person {
+        let (_, email, password) = souk::demo::CUSTOMERS[0];
+        let request = LoginRequest { email: email.into(), password: password.into() };
+        let answer = AuthServiceClient::new(Self::channel(&self.user)).login(request).await.unwrap().into_inner();
+        let tokens = answer.tokens.unwrap();
+        Person {
+            user_id: answer.user.unwrap().user_id,
+            token: tokens.access_token,
+            refresh_token: tokens.refresh_token,
+        }
+    }
+
+    fn orders(&self, person: &Person) -> OrderServiceClient<Client> {
+        OrderServiceClient::new(InterceptedService::new(Self::channel(&self.order), Bearer::of(Some(person))))
+    }
+
+    /// Waits for the death that the failpoint brings.
+    fn killed(mut self) -> bool {
+        for _ in 0..200 {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.signal() == Some(9);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        false
+    }
+
+    /// Ends it as an operator would.
+    fn stop(mut self) {
+        let ended = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        assert!(ended.success());
+        assert!(self.child.wait().unwrap().success(), "it ends in order");
+    }
+}
+
+async fn place(orders: &mut OrderServiceClient<Client>) -> Result<Order, Status> {
+    let items = vec![OrderItem { sku: SKU.into(), quantity: 3 }];
+    let request = PlaceOrderRequest { request_id: KEY.into(), items, expected_total: None };
+    Ok(orders.place_order(request).await?.into_inner().order.unwrap())
+}
+
+async fn cancel(orders: &mut OrderServiceClient<Client>, order_id: &str) -> Result<Order, Status> {
+    let request = CancelOrderRequest { request_id: CANCEL_KEY.into(), order_id: order_id.into(), etag: String::new() };
+    Ok(orders.cancel_order(request).await?.into_inner().order.unwrap())
+}
+
+/// Watches until the order is in `state`.
+async fn reaches(orders: &mut OrderServiceClient<Client>, order_id: &str, state: OrderState) {
+    let request = WatchOrderRequest { order_id: order_id.into(), after_version: 0 };
+    let mut versions = orders.watch_order(request).await.unwrap().into_inner();
+    let watching = async {
+        while let Some(message) = versions.message().await.unwrap() {
+            let order = message.order.unwrap();
+            if order.state() == state {
+                return;
+            }
+        }
+        panic!("the order has ended, and not as {state:?}");
+    };
+    // A step whose process was killed is taken up when its lease has run out.
+    tokio::time::timeout(Duration::from_secs(60), watching).await.expect("the order reaches its state");
+}
+
+/// `held` and `allocated` of the product, and the equations, from the inventory's own tables.
+async fn stock(folder: &Path) -> (i64, i64) {
+    let url = format!("sqlite://{}", folder.join("souk-data/inventory.sqlite").display());
+    let db = Db::open(&DbConfig::at(url)).await.unwrap();
+    let mut tx = db.read().await.unwrap();
+    let violations = souk_inventory::store::invariants::check(&mut tx).await.unwrap();
+    assert!(violations.is_empty(), "{violations:?}");
+    let row =
+        souk_db::sql("SELECT held, allocated FROM stock WHERE sku = $1").bind(SKU).fetch_one(&mut tx).await.unwrap();
+    tx.rollback().await.unwrap();
+    db.close().await;
+    row
+}
+
+/// What is still owed: steps of orders and events that were not published.
+async fn owed(folder: &Path) -> i64 {
+    let url = format!("sqlite://{}", folder.join("souk-data/order.sqlite").display());
+    let db = Db::open(&DbConfig::at(url)).await.unwrap();
+    let mut tx = db.read().await.unwrap();
+    let text = "SELECT (SELECT COUNT(*) FROM saga_steps) + (SELECT COUNT(*) FROM outbox WHERE published_at IS NULL)";
+    let (count,): (i64,) = souk_db::sql(text).fetch_one(&mut tx).await.unwrap();
+    tx.rollback().await.unwrap();
+    db.close().await;
+    count
+}
+
+fn of_cancelling(failpoint: &str) -> bool {
+    failpoint.starts_with("cancel") || failpoint.contains("release")
+}
+
+/// Killed at `failpoint`; the key is sent again after the restart.
+async fn survives(failpoint: &str) {
+    let folder = tempfile::TempDir::with_prefix("souk-crash-").unwrap();
+    let process = Process::start(folder.path(), Some(failpoint));
+    let alice = process.alice().await;
+    let mut orders = process.orders(&alice);
+    let acknowledged = place(&mut orders).await.ok();
+    if of_cancelling(failpoint) {
+        let order_id = acknowledged.clone().expect("the order is placed before it is cancelled").order_id;
+        reaches(&mut orders, &order_id, OrderState::Confirmed).await;
+        drop(cancel(&mut orders, &order_id).await); // the answer may be lost
+    }
+    assert!(process.killed(), "{failpoint} was not reached");
+
+    let process = Process::start(folder.path(), None);
+    let alice = process.alice().await;
+    let mut orders = process.orders(&alice);
+    let answer = place(&mut orders).await.unwrap();
+    if let Some(acknowledged) = acknowledged {
+        assert_eq!(answer, acknowledged, "{failpoint}: the key has two answers");
+    }
+    assert_eq!(place(&mut orders).await.unwrap(), answer, "{failpoint}: the key has two answers");
+    if of_cancelling(failpoint) {
+        cancel(&mut orders, &answer.order_id).await.unwrap();
+    }
+    let (end, allocated) =
+        if of_cancelling(failpoint) { (OrderState::Cancelled, 0) } else { (OrderState::Confirmed, 3) };
+    reaches(&mut orders, &answer.order_id, end).await;
+    let all = orders.list_orders(ListOrdersRequest::default()).await.unwrap().into_inner().orders;
+    assert_eq!(all.len(), 1, "{failpoint}: one key is one order");
+    at_rest(folder.path(), (0, allocated), failpoint).await;
+    process.stop();
+}
+
+/// Within a hold's time and a sweep, nothing is held for nobody, and nothing is owed.
+async fn at_rest(folder: &Path, expected: (i64, i64), failpoint: &str) {
+    for _ in 0..600 {
+        if stock(folder).await == expected && owed(folder).await == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("{failpoint}: stock {:?}, expected {expected:?}; owed {}", stock(folder).await, owed(folder).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_survives_a_kill_at_every_step() {
+    let mut tests = tokio::task::JoinSet::new();
+    let mut kills = 0;
+    for failpoint in failpoints::ALL {
+        kills += 1;
+        tests.spawn(survives(failpoint));
+        // Two cores: two processes at a time.
+        if tests.len() == 3 {
+            tests.join_next().await.unwrap().unwrap();
+        }
+    }
+    while let Some(result) = tests.join_next().await {
+        result.unwrap();
+    }
+    assert!(kills >= 10, "only {kills} kills");
+}
+
+/// Killed with the stock held, and nobody comes back for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_that_nobody_comes_back_for_ends() {
+    let folder = tempfile::TempDir::with_prefix("souk-crash-").unwrap();
+    let process = Process::start(folder.path(), Some(failpoints::PLACE_AFTER_RESERVE));
+    let alice = process.alice().await;
+    place(&mut process.orders(&alice)).await.unwrap_err();
+    assert!(process.killed());
+    assert_eq!(stock(folder.path()).await, (3, 0), "the stock is held");
+    let process = Process::start(folder.path(), None);
+    at_rest(folder.path(), (0, 0), "an abandoned hold").await;
+    process.stop();
+}
