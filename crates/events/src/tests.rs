@@ -24,6 +24,7 @@ use crate::{
     Subscription, outbox,
 };
 
+const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 const START: i64 = 1_700_000_000_000_000;
 
 fn start() -> DateTime<Utc> {
@@ -192,7 +193,8 @@ impl World {
         while !condition().await {
             assert!(begun.elapsed() < Duration::from_mins(1), "never came");
             self.kernel.clock.advance(step);
-            tokio::task::yield_now().await;
+            // Looking without a pause would starve what is looked for.
+            tokio::time::sleep(LOOK_INTERVAL).await;
         }
     }
 

@@ -1,5 +1,7 @@
 //! P5: every change is published at least once and applied once, in order, wherever publisher or consumer are killed.
 
+use std::time::Duration;
+
 use super::plan::Plan;
 use super::{Plot, World, events, on_both};
 use crate::RelayConfig;
@@ -36,7 +38,7 @@ async fn crash_and_recover(world: World, step: &'static str, hit: u32) {
     let world = world.after_crash();
     world.subscribe(plot).await;
     world.relay_at(small(), crate::steps::Steps::default());
-    world.until(|| async { world.unpublished().await == 0 }).await;
+    world.until_with(Duration::from_millis(10), || async { world.unpublished().await == 0 }).await;
     for aggregate in AGGREGATES {
         let expected: Vec<i64> = (1..=5).filter(|version| (aggregate, *version) != POISON).collect();
         assert_eq!(world.applied(aggregate).await, expected, "{aggregate} after a crash at {step}, hit {hit}");
