@@ -107,30 +107,30 @@ impl<S: Next<Error = Status>> Middleware<S> for Retry {
     }
 }
 
-/// Retries that are allowed: a share of the calls, and a few to begin with.
+/// Retries that are allowed: a share of the calls, and a few to begin with. Counted in hundredths of a retry: a sum of fractions
+/// would not come out even.
 struct Budget {
-    share: f64,
-    left: f64,
+    share: u32,
+    left: u32,
 }
 
 impl Budget {
-    const MAX: f64 = 100.0;
-    const FIRST: f64 = 10.0;
+    const RETRY: u32 = 100;
+    const MAX: u32 = 100 * Self::RETRY;
+    const FIRST: u32 = 10 * Self::RETRY;
 
     fn new(percent: u32) -> Self {
-        Self { share: f64::from(percent) / 100.0, left: if percent == 0 { 0.0 } else { Self::FIRST } }
+        Self { share: percent, left: if percent == 0 { 0 } else { Self::FIRST } }
     }
 
     fn deposit(&mut self) {
-        self.left = (self.left + self.share).min(Self::MAX);
+        self.left = self.left.saturating_add(self.share).min(Self::MAX);
     }
 
     fn take(&mut self) -> bool {
-        let enough = self.left >= 1.0;
-        if enough {
-            self.left -= 1.0;
-        }
-        enough
+        let left = self.left.checked_sub(Self::RETRY);
+        self.left = left.unwrap_or(self.left);
+        left.is_some()
     }
 }
 

@@ -1,0 +1,181 @@
+//! The inventory is down, slow, or answers into the void: nothing is lost, nothing is held twice, nothing is given up.
+
+use std::time::Duration;
+
+use souk_proto_common::v1::Reason;
+use souk_proto_order::v1::{ListOrdersRequest, OrderState};
+use souk_testkit::suite::Person;
+use tokio::time::Instant;
+use tonic::Code;
+use tonic_types::StatusExt;
+
+use super::proxy::{Fault, Gate};
+use super::{HOLD_TTL, Shop, eventually, items, state, why, within};
+
+async fn shop() -> (Shop, Person) {
+    let shop = Shop::open().await;
+    shop.suite.product("TEA", 100, 10).await;
+    let alice = shop.suite.customer("alice").await;
+    (shop, alice)
+}
+
+#[tokio::test]
+async fn an_inventory_that_does_not_answer_is_told_at_once_and_the_key_stays_free() {
+    let (shop, alice) = shop().await;
+    let request = items(&[("TEA", 2)]);
+    for method in ["BatchGetProducts", "Reserve"] {
+        shop.proxy.break_next(method, [Fault::Refuse]);
+        let told = shop.place(&alice, request.clone()).await.unwrap_err();
+        assert_eq!(why(&told), (Code::Unavailable, Some(Reason::PeerUnavailable)), "{method}");
+        assert!(told.get_details_retry_info().unwrap().retry_delay.is_some());
+    }
+    assert_eq!(shop.rows().await, [0; 6]);
+    let placed = shop.place(&alice, request).await.unwrap();
+    assert_eq!(state(&shop.settled(&alice, &placed).await), OrderState::Confirmed);
+    assert_eq!(shop.promised("TEA").await, (0, 2));
+}
+
+#[tokio::test]
+async fn a_hold_whose_answer_was_lost_is_the_hold_of_the_repeat() {
+    let (shop, alice) = shop().await;
+    let request = items(&[("TEA", 2)]);
+    shop.proxy.break_next("Reserve", [Fault::LoseAnswer, Fault::LoseAnswer]);
+    for _ in 0..2 {
+        let told = shop.place(&alice, request.clone()).await.unwrap_err();
+        assert_eq!(why(&told), (Code::Unavailable, Some(Reason::PeerUnavailable)));
+        assert_eq!(shop.promised("TEA").await, (2, 0), "held once, however often it is tried");
+    }
+    let placed = shop.place(&alice, request).await.unwrap();
+    assert_eq!(state(&shop.settled(&alice, &placed).await), OrderState::Confirmed);
+    assert_eq!(shop.promised("TEA").await, (0, 2));
+}
+
+#[tokio::test]
+async fn a_repeat_whose_hold_has_run_out_gets_a_new_one() {
+    let (shop, alice) = shop().await;
+    let request = items(&[("TEA", 10)]);
+    for _ in 0..2 {
+        shop.proxy.break_next("Reserve", [Fault::LoseAnswer]);
+        // The first finds nothing, the second a hold that has run out, and each leaves one behind.
+        let told = shop.place(&alice, request.clone()).await.unwrap_err();
+        assert_eq!(why(&told), (Code::Unavailable, Some(Reason::PeerUnavailable)));
+        shop.clock.advance(HOLD_TTL);
+    }
+    let placed = shop.place(&alice, request).await.unwrap();
+    assert_eq!(state(&shop.settled(&alice, &placed).await), OrderState::Confirmed);
+    assert_eq!(shop.promised("TEA").await, (0, 10));
+    shop.at_rest().await;
+}
+
+#[tokio::test]
+async fn a_deadline_ends_the_waiting_and_the_repeat_goes_on_from_there() {
+    let (shop, alice) = shop().await;
+    let request = items(&[("TEA", 2)]);
+    let gate = Gate::new();
+    shop.proxy.break_next("Reserve", [Fault::HoldAnswer(gate.clone())]);
+    let began = Instant::now();
+    let call = within(request.clone(), Duration::from_millis(300));
+    let told = shop.orders(&alice).place_order(call).await.unwrap_err();
+    assert!(matches!(told.code(), Code::DeadlineExceeded | Code::Unavailable | Code::Cancelled), "{told:?}");
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    gate.open();
+    let placed = shop.place(&alice, request).await.unwrap();
+    assert_eq!(state(&shop.settled(&alice, &placed).await), OrderState::Confirmed);
+    assert_eq!(shop.promised("TEA").await, (0, 2));
+}
+
+#[tokio::test]
+async fn a_commit_is_tried_until_it_is_answered_and_is_one_commit() {
+    let (shop, alice) = shop().await;
+    shop.proxy.break_next("Commit", [Fault::Refuse, Fault::LoseAnswer, Fault::Refuse]);
+    let placed = shop.place(&alice, items(&[("TEA", 2)])).await.unwrap();
+    let line = r#"order_saga_tries_total{step="COMMIT_STOCK",outcome="postponed"}"#;
+    for tries in 1..=3 {
+        eventually("the commit is put off", async || shop.metric(line) == Some(f64::from(tries))).await;
+        shop.clock.advance(Duration::from_secs(10));
+    }
+    assert_eq!(state(&shop.settled(&alice, &placed).await), OrderState::Confirmed);
+    assert_eq!(shop.proxy.calls("Commit"), 4);
+    assert_eq!(shop.promised("TEA").await, (0, 2));
+    shop.at_rest().await;
+}
+
+#[tokio::test]
+async fn a_step_past_its_deadline_is_counted_and_still_done() {
+    let mut shop = Shop::closed().await;
+    let database = shop.sqlite();
+    // The pause after the second try is longer than the way past the deadline, so that the worker looks around once more before the third.
+    shop.start(database, |config| {
+        config.saga.deadline_ms = 10_000;
+        config.saga.backoff_ms = 20_000;
+    })
+    .await;
+    shop.suite.product("TEA", 100, 10).await;
+    let alice = shop.suite.customer("alice").await;
+    shop.proxy.break_next("Commit", [Fault::Refuse]);
+    let placed = shop.place(&alice, items(&[("TEA", 2)])).await.unwrap();
+    let line = r#"order_saga_tries_total{step="COMMIT_STOCK",outcome="postponed"}"#;
+    eventually("the commit is put off", async || shop.metric(line) == Some(1.0)).await;
+    assert_eq!(shop.metric("order_saga_overdue"), Some(0.0));
+    eventually("the step is overdue", async || {
+        shop.clock.advance(Duration::from_millis(200));
+        shop.metric("order_saga_overdue") == Some(1.0)
+    })
+    .await;
+    assert_eq!(shop.proxy.calls("Commit"), 1);
+    eventually("the step is done in the end, and nothing is overdue", async || {
+        shop.clock.advance(Duration::from_millis(200));
+        shop.metric("order_saga_overdue") == Some(0.0)
+    })
+    .await;
+    assert_eq!(state(&shop.settled(&alice, &placed).await), OrderState::Confirmed);
+}
+
+#[tokio::test]
+async fn an_order_whose_hold_runs_out_before_its_commit_expires() {
+    let (shop, alice) = shop().await;
+    let gate = Gate::new();
+    shop.proxy.break_next("Commit", [Fault::HoldRequest(gate.clone())]);
+    let placed = shop.place(&alice, items(&[("TEA", 2)])).await.unwrap();
+    gate.reached().await;
+    let mut versions = shop.watch(&alice, &placed, 1).await;
+    shop.clock.advance(HOLD_TTL);
+    gate.open();
+    let expired = super::next(&mut versions).await.unwrap();
+    assert_eq!((state(&expired), expired.state_reason.as_str()), (OrderState::Expired, "RESERVATION_EXPIRED"));
+    assert!(super::next(&mut versions).await.is_none());
+    shop.stock_becomes("TEA", |level| level.held == 0).await;
+    shop.at_rest().await;
+}
+
+#[tokio::test]
+async fn what_a_dead_process_left_is_finished_by_the_next() {
+    let mut shop = Shop::closed().await;
+    let database = shop.sqlite();
+    shop.start(database.clone(), |_| ()).await;
+    shop.suite.product("TEA", 100, 10).await;
+    let alice = shop.suite.customer("alice").await;
+    shop.proxy.break_next("Commit", [Fault::Refuse]);
+    let placed = shop.place(&alice, items(&[("TEA", 2)])).await.unwrap();
+    let line = r#"order_saga_tries_total{step="COMMIT_STOCK",outcome="postponed"}"#;
+    eventually("the commit is put off", async || shop.metric(line) == Some(1.0)).await;
+    assert!(shop.replicas[0].kernel.tasks.stop(super::PATIENCE).await);
+    shop.replicas[0].running.app.db.close().await;
+    shop.replicas.clear();
+
+    shop.clock.advance(Duration::from_secs(1));
+    shop.start(database, |_| ()).await;
+    assert_eq!(state(&shop.settled(&alice, &placed).await), OrderState::Confirmed);
+    shop.at_rest().await;
+}
+
+#[tokio::test]
+async fn a_database_that_is_gone_is_told_at_once() {
+    let (shop, alice) = shop().await;
+    shop.replicas[0].running.app.db.close().await;
+    let told = shop.place(&alice, items(&[("TEA", 2)])).await.unwrap_err();
+    assert_eq!(why(&told), (Code::Unavailable, Some(Reason::DbUnavailable)));
+    let told = shop.orders(&alice).list_orders(ListOrdersRequest::default()).await.unwrap_err();
+    assert_eq!(why(&told), (Code::Unavailable, Some(Reason::DbUnavailable)));
+    assert_eq!(shop.promised("TEA").await, (0, 0));
+}

@@ -1,0 +1,144 @@
+//! WatchOrder and PlaceOrders.
+
+use souk_proto_common::v1::Reason;
+use souk_proto_order::v1::place_order_result::Outcome;
+use souk_proto_order::v1::{OrderState, PlaceOrderRequest, PlaceOrdersRequest};
+use souk_testkit::suite::Person;
+use tonic::Code;
+use tonic_types::pb;
+
+use super::proxy::{Fault, Gate};
+use super::{Shop, eventually, items, next, state, why};
+
+async fn shop() -> (Shop, Person) {
+    let shop = Shop::open().await;
+    shop.suite.product("TEA", 100, 10).await;
+    let alice = shop.suite.customer("alice").await;
+    (shop, alice)
+}
+
+#[tokio::test]
+async fn a_watch_tells_every_version_once_from_where_it_is_resumed() {
+    let (shop, alice) = shop().await;
+    let gate = Gate::new();
+    shop.proxy.break_next("Commit", [Fault::HoldRequest(gate.clone())]);
+    let placed = shop.place(&alice, items(&[("TEA", 1)])).await.unwrap();
+    let mut from_start = shop.watch(&alice, &placed, 0).await;
+    assert_eq!(next(&mut from_start).await.unwrap(), placed);
+    let mut resumed = shop.watch(&alice, &placed, 1).await;
+    let mut ahead = shop.watch(&alice, &placed, 1_000).await;
+    gate.open();
+    let confirmed = next(&mut from_start).await.unwrap();
+    assert_eq!((state(&confirmed), confirmed.version), (OrderState::Confirmed, 2));
+    assert_eq!(next(&mut resumed).await.unwrap(), confirmed);
+    let cancelled = shop.cancel(&alice, &placed).await.unwrap();
+    assert_eq!(next(&mut from_start).await.unwrap(), cancelled);
+    assert_eq!(next(&mut resumed).await.unwrap(), cancelled);
+    for watch in [&mut from_start, &mut resumed, &mut ahead] {
+        assert!(next(watch).await.is_none(), "the end of the order is the end of the watch");
+    }
+    let mut late = shop.watch(&alice, &placed, 0).await;
+    let mut versions = Vec::new();
+    while let Some(order) = next(&mut late).await {
+        versions.push(order.version);
+    }
+    assert_eq!(versions, [1, 2, 3]);
+    assert!(next(&mut shop.watch(&alice, &placed, 3).await).await.is_none());
+    eventually("nothing is kept of watches that are over", async || {
+        shop.replicas[0].running.app.watchers.watched().is_empty()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_watch_hears_of_what_another_replica_did() {
+    let mut shop = Shop::closed().await;
+    let database = souk_testkit::postgres().await;
+    shop.start(database.config().clone(), |_| ()).await;
+    shop.start(database.config().clone(), |_| ()).await;
+    shop.suite.product("TEA", 100, 10).await;
+    let alice = shop.suite.customer("alice").await;
+    let placed = shop.place(&alice, items(&[("TEA", 1)])).await.unwrap();
+    shop.settled(&alice, &placed).await;
+    // The two have no bus in common.
+    let request = souk_proto_order::v1::WatchOrderRequest { order_id: placed.order_id.clone(), after_version: 2 };
+    let mut elsewhere = shop.orders_at(1, &alice).watch_order(request).await.unwrap().into_inner();
+    shop.cancel(&alice, &placed).await.unwrap();
+    let told = tokio::spawn(async move { next(&mut elsewhere).await });
+    eventually("the other replica looks", async || {
+        shop.clock.advance(std::time::Duration::from_millis(100));
+        told.is_finished()
+    })
+    .await;
+    assert_eq!(state(&told.await.unwrap().unwrap()), OrderState::Cancelled);
+}
+
+#[tokio::test]
+async fn a_watch_ends_with_the_server_and_says_so() {
+    let (shop, alice) = shop().await;
+    let placed = shop.place(&alice, items(&[("TEA", 1)])).await.unwrap();
+    shop.settled(&alice, &placed).await;
+    let mut versions = shop.watch(&alice, &placed, 2).await;
+    let told = tokio::spawn(async move { versions.message().await });
+    assert!(shop.replicas[0].kernel.tasks.stop(super::PATIENCE).await);
+    let status = told.await.unwrap().unwrap_err();
+    assert_eq!(why(&status), (Code::Unavailable, Some(Reason::ShuttingDown)));
+}
+
+fn stream(requests: Vec<PlaceOrderRequest>) -> impl futures::Stream<Item = PlaceOrdersRequest> + Send + 'static {
+    futures::stream::iter(requests.into_iter().map(|order| PlaceOrdersRequest { order: Some(order) }))
+}
+
+#[tokio::test]
+async fn orders_of_a_stream_stand_each_on_its_own_and_in_order() {
+    let (shop, alice) = shop().await;
+    let good = items(&[("TEA", 1)]);
+    let too_many = items(&[("TEA", 100)]);
+    let bad = PlaceOrderRequest { request_id: "x".repeat(500), ..items(&[("", 0)]) };
+    let requests = vec![good.clone(), too_many.clone(), bad, good.clone(), items(&[("TEA", 2)])];
+    let response = shop.orders(&alice).place_orders(stream(requests)).await.unwrap().into_inner();
+    let [first, short, invalid, again, last] = response.results.as_slice() else { panic!("{response:?}") };
+
+    let Some(Outcome::Order(order)) = &first.outcome else { panic!("{first:?}") };
+    assert_eq!((first.request_id.as_str(), first.replayed || again.replayed), (good.request_id.as_str(), true));
+    assert_eq!(again.outcome, Some(Outcome::Order(order.clone())), "the same order");
+    assert!(first.replayed != again.replayed);
+    assert!(matches!(&last.outcome, Some(Outcome::Order(order)) if order.lines[0].quantity == 2));
+
+    let Some(Outcome::Error(error)) = &short.outcome else { panic!("{short:?}") };
+    assert_eq!(
+        (error.code, short.request_id.as_str()),
+        (Code::FailedPrecondition.into(), too_many.request_id.as_str())
+    );
+    let kinds: Vec<&str> = error.details.iter().map(|detail| detail.type_url.rsplit('/').next().unwrap()).collect();
+    assert!(kinds.contains(&"google.rpc.ErrorInfo") && kinds.contains(&"google.rpc.PreconditionFailure"), "{kinds:?}");
+
+    let Some(Outcome::Error(error)) = &invalid.outcome else { panic!("{invalid:?}") };
+    assert_eq!(Code::from(error.code), Code::InvalidArgument);
+    let detail = error.details.iter().find(|detail| detail.type_url.ends_with("BadRequest")).unwrap();
+    let named: pb::BadRequest = prost::Message::decode(detail.value.as_ref()).unwrap();
+    let fields: Vec<&str> = named.field_violations.iter().map(|violation| violation.field.as_str()).collect();
+    assert_eq!(fields, ["order.request_id", "order.items[0].sku", "order.items[0].quantity"]);
+    assert!(invalid.request_id.len() <= 100);
+    shop.stock_becomes("TEA", |level| (level.held, level.allocated) == (0, 3)).await;
+}
+
+#[tokio::test]
+async fn a_stream_is_bounded_and_what_was_placed_stays_placed() {
+    let mut shop = Shop::closed().await;
+    let database = shop.sqlite();
+    shop.start(database, |config| config.limits.place_orders_max = 5).await;
+    shop.suite.product("TEA", 100, 100).await;
+    let alice = shop.suite.customer("alice").await;
+    let all_five = (0..5).map(|_| items(&[("TEA", 1)])).collect();
+    let response = shop.orders(&alice).place_orders(stream(all_five)).await.unwrap().into_inner();
+    assert_eq!(response.results.len(), 5);
+    let six: Vec<PlaceOrderRequest> = (0..6).map(|_| items(&[("TEA", 1)])).collect();
+    let refused = shop.orders(&alice).place_orders(stream(six)).await.unwrap_err();
+    assert_eq!(why(&refused), (Code::InvalidArgument, Some(Reason::InvalidRequest)));
+    let named = tonic_types::StatusExt::get_details_bad_request(&refused).unwrap().field_violations;
+    assert_eq!((named[0].field.as_str(), named[0].reason.as_str()), ("orders", "TOO_MANY"));
+    let empty = shop.orders(&alice).place_orders(stream(Vec::new())).await.unwrap().into_inner();
+    assert!(empty.results.is_empty());
+    shop.at_rest().await;
+}
