@@ -29,8 +29,9 @@ const KEY: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 const CANCEL_KEY: &str = "01890a5d-ac96-774b-bcce-b302099a8058";
 /// A hold that nobody comes back for ends so soon.
 const SHORT_HOLD: [&str; 2] = ["--order.limits.hold_ttl_ms", "3000"];
-/// A step whose process was killed is taken up by the next so soon.
-const SHORT_LEASE: [&str; 4] = ["--order.saga.lease_ms", "3000", "--order.inventory.timeout_ms", "2500"];
+/// What a killed process had taken up is taken up by the next so soon.
+const SHORT_LEASES: [&str; 6] =
+    ["--order.saga.lease_ms", "3000", "--order.inventory.timeout_ms", "2500", "--order.relay.lease_ttl_ms", "2000"];
 
 /// The real binary, on free ports, with the demonstration's data.
 struct Process {
@@ -166,7 +167,7 @@ fn of_cancelling(failpoint: &str) -> bool {
 /// Killed at `failpoint`; the key is sent again after the restart.
 async fn survives(failpoint: &str) {
     let folder = tempfile::TempDir::with_prefix("souk-crash-").unwrap();
-    let process = Process::start(folder.path(), Some(failpoint), &SHORT_LEASE);
+    let process = Process::start(folder.path(), Some(failpoint), &SHORT_LEASES);
     let alice = process.alice().await;
     let mut orders = process.orders(&alice);
     let acknowledged = place(&mut orders).await.ok();
@@ -177,7 +178,7 @@ async fn survives(failpoint: &str) {
     }
     assert!(process.killed(), "{failpoint} was not reached");
 
-    let process = Process::start(folder.path(), None, &SHORT_LEASE);
+    let process = Process::start(folder.path(), None, &SHORT_LEASES);
     let alice = process.alice().await;
     let mut orders = process.orders(&alice);
     let answer = place(&mut orders).await.unwrap();
@@ -215,8 +216,8 @@ async fn an_order_survives_a_kill_at_every_step() {
     for failpoint in failpoints::ALL {
         kills += 1;
         tests.spawn(survives(failpoint));
-        // Two cores: two processes at a time.
-        if tests.len() == 3 {
+        // They wait more than they work.
+        if tests.len() == 4 {
             tests.join_next().await.unwrap().unwrap();
         }
     }
