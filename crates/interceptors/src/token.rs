@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -63,6 +63,15 @@ pub struct Claims {
     pub roles: Vec<String>,
 }
 
+/// The claims, and one that our own tokens do not have, but that means the same for whoever else signs with our key (RFC 7519, 4.1.5).
+#[derive(Deserialize)]
+struct Signed {
+    #[serde(flatten)]
+    claims: Claims,
+    /// Not before, in seconds since 1970.
+    nbf: Option<i64>,
+}
+
 /// A public key that tokens are verified with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicKey {
@@ -94,18 +103,24 @@ struct Inner {
     clock: Clock,
     validation: Validation,
     source: KeySource,
-    keys: RwLock<HashMap<String, DecodingKey>>,
+    keys: RwLock<Keys>,
     refreshes: Mutex<Refreshes>,
     verified: Cache<String, Verified>,
 }
 
-/// When the source may and must be asked again.
+/// The source's last answer.
+#[derive(Default)]
+struct Keys {
+    by_kid: HashMap<String, DecodingKey>,
+    /// They are old by then; none: there was no answer yet.
+    stale_at: Option<DateTime<Utc>>,
+}
+
+/// When the source may be asked again.
 #[derive(Default)]
 struct Refreshes {
     /// Not before; none: at once.
     again_at: Option<DateTime<Utc>>,
-    /// The keys that we have are old by then.
-    stale_at: Option<DateTime<Utc>>,
     /// The last answer was a failure.
     failed: bool,
 }
@@ -148,7 +163,7 @@ impl Verifier {
     pub async fn verify(&self, token: &str) -> Result<Caller, Refused> {
         let now = self.0.clock.now();
         if let Some(verified) = self.0.verified.get(token)
-            && self.0.has_key(&verified.kid)
+            && self.0.still_has(&verified.kid, now).await
         {
             return if now < verified.expires_at + LEEWAY { Ok(verified.caller) } else { Err(Refused::Expired) };
         }
@@ -169,10 +184,11 @@ impl Inner {
         }
         let kid = header.kid.ok_or(Refused::Invalid)?;
         let key = self.key(&kid, now).await?;
-        let claims: Claims = jsonwebtoken::decode(token, &key, &self.validation).map_err(|_| Refused::Invalid)?.claims;
+        let signed = jsonwebtoken::decode(token, &key, &self.validation).map_err(|_| Refused::Invalid)?.claims;
+        let Signed { claims, nbf } = signed;
         let time = |seconds| DateTime::from_timestamp(seconds, 0).ok_or(Refused::Invalid);
         let expires_at = time(claims.exp)?;
-        if time(claims.iat)? > now + LEEWAY {
+        if time(claims.iat.max(nbf.unwrap_or(claims.iat)))? > now + LEEWAY {
             return Err(Refused::Invalid);
         }
         if now >= expires_at + LEEWAY {
@@ -182,17 +198,28 @@ impl Inner {
         Ok(Verified { caller: Caller::proven(claims.sub, scopes, claims.sid), expires_at, kid: kid.into() })
     }
 
-    /// The key of that name. One that we do not know may be new, so the source is asked; by one call at a time.
+    /// Whether the key of a remembered token is still in use: at once, unless it is time to ask.
+    async fn still_has(&self, kid: &str, now: DateTime<Utc>) -> bool {
+        let fresh = {
+            let keys = self.keys();
+            keys.by_kid.contains_key(kid) && keys.stale_at.is_some_and(|at| now < at)
+        };
+        fresh || self.key(kid, now).await.is_ok()
+    }
+
+    /// The key of that name. One that we do not know may be new, so the source is asked; by one call at a time, and whoever has a key
+    /// does not wait for that.
     async fn key(&self, kid: &str, now: DateTime<Utc>) -> Result<DecodingKey, Refused> {
-        let mut refreshes = self.refreshes.lock().await;
-        let known = self.known_key(kid);
-        let wanted = known.is_none() || refreshes.stale_at.is_none_or(|at| now >= at);
+        let mut refreshes = match (self.refreshes.try_lock(), self.known_key(kid)) {
+            (Ok(refreshes), _) => refreshes,
+            (Err(_), Some(known)) => return Ok(known),
+            (Err(_), None) => self.refreshes.lock().await,
+        };
+        let wanted = self.known_key(kid).is_none() || self.is_stale(now);
         if wanted && refreshes.again_at.is_none_or(|at| now >= at) {
             *refreshes = self.refresh(now).await;
         }
-        let failed = refreshes.failed;
-        drop(refreshes);
-        self.known_key(kid).or(known).ok_or(if failed { Refused::Unverifiable } else { Refused::Invalid })
+        self.known_key(kid).ok_or(if refreshes.failed { Refused::Unverifiable } else { Refused::Invalid })
     }
 
     /// Asks for the keys. If they cannot be had, those that we have stay good: a user service that is down must not take the others along.
@@ -202,25 +229,26 @@ impl Inner {
             Ok(Ok(keys)) => {
                 let keys =
                     keys.into_iter().filter_map(|key| Some((key.kid, DecodingKey::from_ed_components(&key.x).ok()?)));
-                *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys.collect();
-                return Refreshes {
-                    again_at: Some(now + REFRESH_INTERVAL),
-                    stale_at: Some(now + KEYS_MAX_AGE),
-                    failed: false,
-                };
+                let keys = Keys { by_kid: keys.collect(), stale_at: Some(now + KEYS_MAX_AGE) };
+                *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+                return Refreshes { again_at: Some(now + REFRESH_INTERVAL), failed: false };
             }
             Ok(Err(failure)) => failure.reason().wire_name(),
             Err(_) => "TIMEOUT",
         };
         warn!(reason = failed, "keys could not be refreshed");
-        Refreshes { again_at: Some(now + RETRY_INTERVAL), stale_at: Some(now), failed: true }
+        Refreshes { again_at: Some(now + RETRY_INTERVAL), failed: true }
     }
 
     fn known_key(&self, kid: &str) -> Option<DecodingKey> {
-        self.keys.read().unwrap_or_else(PoisonError::into_inner).get(kid).cloned()
+        self.keys().by_kid.get(kid).cloned()
     }
 
-    fn has_key(&self, kid: &str) -> bool {
-        self.keys.read().unwrap_or_else(PoisonError::into_inner).contains_key(kid)
+    fn is_stale(&self, now: DateTime<Utc>) -> bool {
+        self.keys().stale_at.is_none_or(|at| now >= at)
+    }
+
+    fn keys(&self) -> RwLockReadGuard<'_, Keys> {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
