@@ -1,0 +1,13 @@
+//! The server's stack, layer by layer, over real connections.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on must stop")]
+
+mod access;
+mod harness;
+#[path = "../support/keys.rs"]
+mod keys;
+mod metrics;
+mod panics;
+#[path = "../support/probe.rs"]
+mod probe;
+mod shed;

@@ -1,0 +1,112 @@
+//! Too much is refused at once; and the place of whatever ends, however it ends, is free again.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::join;
+use souk_interceptors::server::StackConfig;
+use souk_proto_common::Reason;
+use tonic::service::Routes;
+use tonic::{Code, Status};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_types::StatusExt;
+
+use crate::harness::{Server, assert_refused, fed, held, soon};
+use crate::probe::{Probe, READ, message};
+
+fn one_call(config: &mut StackConfig) {
+    config.calls_max = 1;
+}
+
+fn one_stream(config: &mut StackConfig) {
+    config.streams_max = 1;
+}
+
+/// The one place is taken.
+#[track_caller]
+fn assert_shed<T: std::fmt::Debug>(result: Result<T, Status>) {
+    let status = assert_refused(result, Code::Unavailable, Reason::LoadShed);
+    let delay = status.get_details_retry_info().unwrap().retry_delay.unwrap();
+    assert!(delay > Duration::ZERO, "{delay:?}");
+}
+
+#[tokio::test]
+async fn a_call_over_the_limit_is_told_when_to_come_again_and_enters_when_another_has_ended() {
+    let (probe, mut calls) = held();
+    let server = Server::with(probe, one_call).await;
+    for answer in [Ok(Bytes::new()), Err(Status::not_found("planted"))] {
+        let meanwhile = async {
+            let sender = soon(calls.recv()).await.unwrap();
+            assert_shed(server.call(READ, message()).await);
+            sender.send(answer.clone()).unwrap();
+        };
+        let (result, ()) = join(server.call(READ, message()), meanwhile).await;
+        assert_eq!(result.is_ok(), answer.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn the_place_of_a_call_whose_caller_has_gone_is_free() {
+    let (probe, mut calls) = held();
+    let server = Server::with(probe, one_call).await;
+    for _ in 0..3 {
+        let call = tokio::spawn(crate::probe::call(server.channel.clone(), READ, message()));
+        let mut sender = soon(calls.recv()).await.unwrap();
+        assert_shed(server.call(READ, message()).await);
+        call.abort();
+        soon(sender.closed()).await;
+    }
+}
+
+#[tokio::test]
+async fn the_place_of_a_stream_is_taken_until_its_end() {
+    let (probe, mut streams) = fed();
+    let server = Server::with(probe, one_stream).await;
+    for end in [None, Some(Err(Status::aborted("planted")))] {
+        let mut answers = server.watch().await.unwrap();
+        let feed = soon(streams.recv()).await.unwrap();
+        feed.send(Ok(Bytes::new())).unwrap();
+        assert!(soon(answers.message()).await.unwrap().is_some());
+        assert_shed(server.watch().await);
+        if let Some(end) = end {
+            feed.send(end).unwrap();
+        }
+        drop(feed);
+        assert!(!matches!(soon(answers.message()).await, Ok(Some(_))));
+    }
+    server.watch().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_place_of_a_stream_whose_caller_has_gone_is_free() {
+    let (probe, mut streams) = fed();
+    let server = Server::with(probe, one_stream).await;
+    for _ in 0..3 {
+        let answers = server.watch().await.unwrap();
+        let feed = soon(streams.recv()).await.unwrap();
+        assert_shed(server.watch().await);
+        drop(answers);
+        soon(feed.closed()).await;
+    }
+}
+
+#[tokio::test]
+async fn open_streams_take_no_places_of_calls() {
+    let (probe, _streams) = fed();
+    let server = Server::with(probe, |config| (config.calls_max, config.streams_max) = (1, 1)).await;
+    let _open = server.watch().await.unwrap();
+    server.call(READ, message()).await.unwrap();
+    assert_shed(server.watch().await);
+}
+
+#[tokio::test]
+async fn health_is_told_when_nothing_else_is() {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
+    let full = |config: &mut StackConfig| (config.calls_max, config.streams_max) = (0, 0);
+    let server = Server::on(Routes::new(health).prepare(), &[], full).await;
+    HealthClient::new(server.channel.clone()).check(HealthCheckRequest::default()).await.unwrap();
+    let server = Server::with(Probe::echo(), full).await;
+    assert_shed(server.call(READ, message()).await);
+}
