@@ -1,6 +1,9 @@
 //! Every failure becomes a status with details, here and nowhere else; and what tonic itself says in bare words is put into ours.
 
-use http::{HeaderValue, Request, Response};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body::Frame;
+use http_body_util::BodyExt;
 use souk_proto_common::{Failure, Reason, failure};
 use tonic::body::Body;
 use tonic::{Code, Status};
@@ -18,22 +21,40 @@ impl<S: Next<Error = Failure>> Middleware<S> for Rescue {
     async fn call(&self, request: Request<Body>, next: S) -> Result<Response<Body>, Failure> {
         let context = context(&request).clone();
         match pass(next, request).await {
-            Ok(response) => Ok(amended(response, &context)),
+            Ok(response) => Ok(amended(response, context)),
             Err(failure) => Ok(into_response(failure.into())),
         }
     }
 }
 
-fn amended(response: Response<Body>, context: &CallContext) -> Response<Body> {
+fn amended(response: Response<Body>, context: CallContext) -> Response<Body> {
     match Status::from_header_map(response.headers()) {
-        Some(status) if status.code() != Code::Ok => {
-            // Health and reflection have errors of their own, in bare words that their clients know.
-            let bare = status.details().is_empty() && context.target != Target::Infrastructure;
-            let status = if bare { explained(&status, context).into() } else { status };
-            into_response(status)
-        }
-        _ => response,
+        Some(status) if status.code() != Code::Ok => into_response(ours(status, &context)),
+        Some(_) => response,
+        // What ends a stream, or breaks off an answer, comes after it.
+        None => response.map(|body| Body::new(body.map_frame(move |frame| amended_end(frame, &context)))),
     }
+}
+
+fn amended_end(frame: Frame<Bytes>, context: &CallContext) -> Frame<Bytes> {
+    let trailers = match frame.into_trailers() {
+        Ok(trailers) => trailers,
+        Err(data) => return data,
+    };
+    let failed = Status::from_header_map(&trailers).filter(|status| status.code() != Code::Ok);
+    let Some(status) = failed else { return Frame::trailers(trailers) };
+    let mut amended = HeaderMap::new();
+    match ours(status, context).add_header(&mut amended) {
+        Ok(()) => Frame::trailers(amended),
+        Err(_) => Frame::trailers(trailers),
+    }
+}
+
+/// A status with details, whoever made it.
+fn ours(status: Status, context: &CallContext) -> Status {
+    // Health and reflection have errors of their own, in bare words that their clients know.
+    let bare = status.details().is_empty() && context.target != Target::Infrastructure;
+    if bare { explained(&status, context).into() } else { status }
 }
 
 /// A status that tonic made, not a handler.

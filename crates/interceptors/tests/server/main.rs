@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must stop")]
 
 mod access;
+mod deadline;
 mod harness;
 #[path = "../support/keys.rs"]
 mod keys;
@@ -10,4 +11,6 @@ mod metrics;
 mod panics;
 #[path = "../support/probe.rs"]
 mod probe;
+mod rate_limit;
+mod rescue;
 mod shed;

@@ -1,12 +1,12 @@
 //! Every call is counted when it comes and once when it ends, under the code that its caller has got, or would have.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::join;
-use tonic::Status;
+use souk_proto_common::{Failure, Reason};
+use tonic::{Code, Status};
 
 use crate::harness::{ADMIN, MINE, Server, UNRULED, fed, held, soon};
 use crate::probe::{Answers, PUT, Probe, READ, message};
@@ -33,6 +33,10 @@ fn assert_counted(server: &Server, method: &str, codes: &[(&str, u64)]) {
     let all = codes.iter().map(|(_, count)| count).sum();
     let codes = codes.iter().map(|(code, count)| ((*code).to_owned(), *count)).collect();
     assert_eq!(counted(server, method), (all, codes, all));
+}
+
+fn conflict() -> Status {
+    Failure::new(Code::Aborted, Reason::SerializationConflict, "planted").into()
 }
 
 #[tokio::test]
@@ -97,13 +101,13 @@ async fn a_stream_has_ended_when_its_last_answer_is_out() {
 #[tokio::test]
 async fn a_stream_that_fails_halfway_is_counted_under_its_failure_alone() {
     let server = Server::of(Probe::echo().streaming(|_| async {
-        let answers: Answers = futures::stream::iter([Ok(Bytes::new()), Err(Status::aborted("planted"))]).boxed();
+        let answers: Answers = futures::stream::iter([Ok(Bytes::new()), Err(conflict())]).boxed();
         Ok(answers)
     }))
     .await;
     let mut answers = server.watch().await.unwrap();
     assert!(answers.message().await.unwrap().is_some());
-    assert_eq!(answers.message().await.unwrap_err().code(), tonic::Code::Aborted);
+    assert_eq!(answers.message().await.unwrap_err().code(), Code::Aborted);
     drop(answers);
     assert_counted(&server, "Watch", &[("ABORTED", 1)]);
 }
@@ -133,15 +137,9 @@ async fn a_stream_whose_caller_has_gone_is_cancelled() {
 #[tokio::test]
 async fn a_call_that_is_late_is_counted_as_late() {
     let (probe, mut calls) = held();
-    let server = Server::of(probe).await;
-    let mut request = message();
-    request.set_timeout(Duration::from_millis(50));
-    let late = async {
-        let mut answer = soon(calls.recv()).await.unwrap();
-        soon(answer.closed()).await;
-    };
-    // Whatever the client's own timer says: what is counted is what the server has said.
-    let (result, ()) = join(server.call(READ, request), late).await;
+    let server = Server::with(probe, |config| config.default_deadline_ms = 50).await;
+    let (result, held) = join(server.call(READ, message()), soon(calls.recv())).await;
     result.unwrap_err();
+    assert!(held.unwrap().is_closed());
     assert_counted(&server, "Read", &[("DEADLINE_EXCEEDED", 1)]);
 }
