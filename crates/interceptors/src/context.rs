@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderValue};
 use souk_proto_common::Method;
 use souk_runtime::Ids;
 use tokio::time::Instant;
+use tracing::Span;
 use uuid::Uuid;
 
 use crate::caller::Caller;
@@ -30,6 +31,8 @@ pub struct CallContext {
     pub deadline: Option<Instant>,
     /// Who calls.
     pub caller: Caller,
+    /// What its logs stand in.
+    pub(crate) span: Span,
 }
 
 /// Which RPC a path names.

@@ -14,7 +14,8 @@ use tonic::{Code, Status};
 
 use crate::context::{self, CallContext};
 
-/// Calls `on_end` once with the code that the call ended with: at the end of the body, or CANCELLED where the body is dropped before.
+/// Calls `on_end` once with the code that the call ended with: at the end of the body, or where the body is dropped before, CANCELLED, or
+/// INTERNAL if it has panicked.
 pub(super) fn observed(response: Response<Body>, on_end: impl FnOnce(Code) + Send + 'static) -> Response<Body> {
     let (parts, body) = response.into_parts();
     // A response without a body has its status in the headers.
@@ -22,7 +23,7 @@ pub(super) fn observed(response: Response<Body>, on_end: impl FnOnce(Code) + Sen
         on_end(code);
         return Response::from_parts(parts, body);
     }
-    let observed = Observed { body, on_end: Some(Box::new(on_end)) };
+    let observed = Observed { body, on_end: Some(Box::new(on_end)), polling: false };
     Response::from_parts(parts, Body::new(observed))
 }
 
@@ -33,6 +34,8 @@ fn code_of(headers: &HeaderMap) -> Option<Code> {
 struct Observed {
     body: Body,
     on_end: Option<Box<dyn FnOnce(Code) + Send>>,
+    /// Set while the body is polled; it stays so if that panics.
+    polling: bool,
 }
 
 impl Observed {
@@ -45,7 +48,7 @@ impl Observed {
 
 impl Drop for Observed {
     fn drop(&mut self) {
-        self.end(Code::Cancelled);
+        self.end(if self.polling { Code::Internal } else { Code::Cancelled });
     }
 }
 
@@ -54,7 +57,10 @@ impl http_body::Body for Observed {
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        self.polling = true;
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        self.polling = false;
+        let frame = ready!(frame);
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(trailers) = frame.trailers_ref() {
@@ -76,7 +82,7 @@ impl http_body::Body for Observed {
     }
 }
 
-/// The body as a part of the call: polled under its context, ended at its deadline, and a panic in it is a status and not a dead
+/// The body as a part of the call: polled in its span and under its context, ended at its deadline, and a panic in it is a status and not a dead
 /// connection.
 pub(super) fn guarded(
     response: Response<Body>,
@@ -121,6 +127,8 @@ impl http_body::Body for Guarded {
         if self.ended {
             return Poll::Ready(None);
         }
+        let span = self.context.span.clone();
+        let _in_span = span.enter();
         if let Some(deadline) = &mut self.deadline
             && deadline.as_mut().poll(cx).is_ready()
         {

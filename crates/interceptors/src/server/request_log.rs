@@ -17,25 +17,50 @@ pub(super) struct RequestLog;
 
 impl<S: Next<Error = Failure>> Middleware<S> for RequestLog {
     async fn call(&self, request: Request<Body>, next: S) -> Result<Response<Body>, Failure> {
-        let context = context(&request).clone();
-        let started_at = Instant::now();
+        let line = Line { context: context(&request).clone(), started_at: Instant::now(), code: None };
         let response = pass(next, request).await?;
-        Ok(body::observed(response, move |code| log(&context, code, started_at)))
+        Ok(body::observed(response, move |code| line.end(code)))
     }
 }
 
-fn log(context: &CallContext, code: Code, started_at: Instant) {
-    let method = match context.target {
-        Target::Known(method) => method.path,
-        Target::Infrastructure | Target::Unknown => return debug!("infrastructure call"),
-    };
-    info!(
-        method,
-        code = CODES[code as usize],
-        micros = u64::try_from(started_at.elapsed().as_micros()).unwrap_or(u64::MAX),
-        caller = context.caller.subject(),
-        call_id = %context.call_id,
-        trace_id = %context.trace.trace_id(),
-        "call",
-    );
+/// The line of a call: written when it ends, or is dropped before.
+struct Line {
+    context: CallContext,
+    started_at: Instant,
+    code: Option<Code>,
+}
+
+impl Line {
+    fn end(mut self, code: Code) {
+        self.code = Some(code);
+    }
+
+    /// A call is dropped because it panicked, because it is late, or because its caller has gone.
+    fn code(&self) -> Code {
+        let late = || self.context.deadline.is_some_and(|deadline| deadline <= Instant::now());
+        match self.code {
+            None if std::thread::panicking() => Code::Internal,
+            None | Some(Code::Cancelled) if late() => Code::DeadlineExceeded,
+            code => code.unwrap_or(Code::Cancelled),
+        }
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let context = &self.context;
+        let method = match context.target {
+            Target::Known(method) => method.path,
+            Target::Infrastructure | Target::Unknown => return debug!("infrastructure call"),
+        };
+        info!(
+            method,
+            code = CODES[self.code() as usize],
+            micros = u64::try_from(self.started_at.elapsed().as_micros()).unwrap_or(u64::MAX),
+            caller = context.caller.subject(),
+            call_id = %context.call_id,
+            trace_id = %context.trace.trace_id(),
+            "call",
+        );
+    }
 }

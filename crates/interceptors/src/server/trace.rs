@@ -44,23 +44,27 @@ impl Trace {
 impl<S: Next> Middleware<S> for Trace {
     async fn call(&self, mut request: Request<Body>, next: S) -> Result<Response<Body>, S::Error> {
         let peer = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
-        let context = CallContext {
-            call_id: self.ids.new_id(),
-            trace: TraceContext::of_headers(request.headers(), &self.ids),
-            target: self.target(request.uri().path()),
-            peer: peer.map(|address| address.ip()),
-            deadline: None,
-            caller: Caller::anonymous(),
-        };
-        let (service, method) = context.target.method().map_or(("", ""), Method::service_and_name);
+        let call_id = self.ids.new_id();
+        let trace = TraceContext::of_headers(request.headers(), &self.ids);
+        let target = self.target(request.uri().path());
+        let (service, method) = target.method().map_or(("", ""), Method::service_and_name);
         let span = info_span!(
             "rpc",
             rpc.system = "grpc",
             rpc.service = service,
             rpc.method = method,
-            trace_id = %context.trace.trace_id(),
-            call_id = %context.call_id,
+            trace_id = %trace.trace_id(),
+            %call_id,
         );
+        let context = CallContext {
+            call_id,
+            trace,
+            target,
+            peer: peer.map(|address| address.ip()),
+            deadline: None,
+            caller: Caller::anonymous(),
+            span: span.clone(),
+        };
         request.extensions_mut().insert(context);
         pass(next, request).instrument(span).await
     }

@@ -7,10 +7,13 @@ mod deadline;
 mod harness;
 #[path = "../support/keys.rs"]
 mod keys;
+mod logs;
 mod metrics;
 mod panics;
 #[path = "../support/probe.rs"]
 mod probe;
 mod rate_limit;
+mod request_log;
 mod rescue;
 mod shed;
+mod trace;
