@@ -12,13 +12,14 @@ use sqlx::{PgPool, SqlitePool};
 
 use crate::error::Error;
 use crate::transaction::Tx;
+use crate::url::DbUrl;
 
 /// Where the data lies, and how it is reached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DbConfig {
     /// `sqlite://folder/file.sqlite`, made if missing, or `postgres://user:password@host:5432/database`.
-    pub url: String,
+    pub url: DbUrl,
     /// At most so many connections: of PostgreSQL, or of SQLite's readers (it has one writer).
     pub connections_max: u32,
     /// How long a call waits for a connection before it is told UNAVAILABLE, in milliseconds.
@@ -32,7 +33,7 @@ pub struct DbConfig {
 impl Default for DbConfig {
     fn default() -> Self {
         Self {
-            url: "sqlite://souk-data/souk.sqlite".to_owned(),
+            url: "sqlite://souk-data/souk.sqlite".to_owned().into(),
             connections_max: 8,
             acquire_timeout_ms: 2_000,
             statement_timeout_ms: 10_000,
@@ -44,7 +45,7 @@ impl Default for DbConfig {
 impl DbConfig {
     /// The defaults, with another URL.
     pub fn at(url: impl Into<String>) -> Self {
-        Self { url: url.into(), ..Self::default() }
+        Self { url: url.into().into(), ..Self::default() }
     }
 }
 
@@ -74,10 +75,10 @@ pub(crate) enum Pools {
 impl Db {
     /// Connects. A file is made if it is missing, readable by its owner alone.
     pub async fn open(config: &DbConfig) -> Result<Self, Error> {
-        if config.url.starts_with("sqlite:") {
+        if config.url.expose().starts_with("sqlite:") {
             return open_sqlite(config).await;
         }
-        if config.url.starts_with("postgres:") || config.url.starts_with("postgresql:") {
+        if config.url.expose().starts_with("postgres:") || config.url.expose().starts_with("postgresql:") {
             return open_postgres(config).await;
         }
         Err(Error::config("database url must begin with sqlite: or postgres:"))
@@ -110,10 +111,13 @@ impl Db {
     }
 
     /// Whether the database answers.
-    pub async fn ping(&self) -> Result<(), Error> {
-        let mut tx = self.read().await?;
-        crate::sql("SELECT 1").execute(&mut tx).await?;
-        tx.rollback().await
+    pub async fn is_well(self) -> bool {
+        let ask = async {
+            let mut tx = self.read().await?;
+            crate::sql("SELECT 1").execute(&mut tx).await?;
+            tx.rollback().await
+        };
+        ask.await.is_ok()
     }
 
     /// Waits for the connections to come home and closes them.
@@ -129,7 +133,7 @@ impl Db {
 }
 
 async fn open_sqlite(config: &DbConfig) -> Result<Db, Error> {
-    let options = SqliteConnectOptions::from_str(&config.url)?
+    let options = SqliteConnectOptions::from_str(config.url.expose())?
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
         // A commit that was answered is on the disk: FULL syncs the log at every commit.
@@ -165,7 +169,7 @@ async fn create_private(file: PathBuf) -> Result<(), Error> {
 
 async fn open_postgres(config: &DbConfig) -> Result<Db, Error> {
     let timeout = |ms: u64| format!("{ms}ms");
-    let options = PgConnectOptions::from_str(&config.url)?
+    let options = PgConnectOptions::from_str(config.url.expose())?
         .application_name("souk")
         .statement_cache_capacity(STATEMENTS_CACHED)
         .options([

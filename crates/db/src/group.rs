@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::connect::Db;
 use crate::error::{Error, Kind};
-use crate::transaction::Tx;
+use crate::transaction::{CONFLICT_TRIES, Tx};
 
 /// What a group does with its commands.
 pub trait Batch: Send + Sync + 'static {
@@ -155,83 +155,84 @@ struct Worker<B: Batch> {
     stats: Arc<GroupStats>,
 }
 
-/// A batch that met a concurrent transaction is tried so often.
-const CONFLICT_TRIES: usize = 3;
+/// Commands that share a transaction, each with its ticket.
+struct Part<B: Batch> {
+    commands: Vec<B::Command>,
+    tickets: Vec<Ticket<B>>,
+}
 
 impl<B: Batch> Worker<B> {
     async fn run(mut self) {
         let mut gathered = Vec::new();
         while self.waiting.recv_many(&mut gathered, self.batch_max).await > 0 {
-            let (commands, tickets) = self.still_wanted(gathered.drain(..));
-            self.answer(&commands, tickets).await;
+            let (commands, tickets) =
+                gathered.drain(..).map(|queued: Queued<B>| (queued.command, queued.ticket)).unzip();
+            self.answer(Part { commands, tickets }).await;
         }
-    }
-
-    /// Leaves out what nobody waits for any more, before anything is done for it.
-    fn still_wanted(&self, gathered: impl Iterator<Item = Queued<B>>) -> (Vec<B::Command>, Vec<Ticket<B>>) {
-        let now = Instant::now();
-        let mut commands = Vec::new();
-        let mut tickets = Vec::new();
-        for Queued { command, ticket } in gathered {
-            if ticket.answer.is_closed() {
-                self.stats.dropped.fetch_add(1, Ordering::Relaxed);
-            } else if ticket.deadline.is_some_and(|deadline| deadline <= now) {
-                self.stats.dropped.fetch_add(1, Ordering::Relaxed);
-                ticket.tell(Err(GroupError::Expired));
-            } else {
-                commands.push(command);
-                tickets.push(ticket);
-            }
-        }
-        (commands, tickets)
     }
 
     /// Commits the commands together. If they fail as a whole by a fault of ours, one of them is poisoned: the halves are tried on
     /// their own, until the poisoned one is alone with its failure.
-    async fn answer(&self, commands: &[B::Command], mut tickets: Vec<Ticket<B>>) {
-        let mut parts = vec![commands];
-        while let Some(part) = parts.pop() {
-            if part.is_empty() {
-                continue;
-            }
-            let result = self.commit(part).await;
-            let failed_by_fault = matches!(&result, Err(error) if error.kind() == Kind::Bug);
-            if failed_by_fault && part.len() > 1 {
-                let (first, second) = part.split_at(part.len() / 2);
-                parts.extend([second, first]);
-                continue;
-            }
-            let rest = tickets.split_off(part.len());
-            let answered = std::mem::replace(&mut tickets, rest);
-            match result {
-                Ok(results) => answered.into_iter().zip(results).for_each(|(ticket, result)| ticket.tell(result)),
-                Err(error) => answered.into_iter().for_each(|ticket| ticket.tell(Err(error.clone().into()))),
+    async fn answer(&self, gathered: Part<B>) {
+        let mut parts = vec![gathered];
+        while let Some(mut part) = parts.pop() {
+            match self.commit(&mut part).await {
+                Ok(results) => part.tickets.into_iter().zip(results).for_each(|(ticket, result)| ticket.tell(result)),
+                Err(error) if error.kind() == Kind::Bug && part.commands.len() > 1 => {
+                    let half = part.commands.len() / 2;
+                    let second =
+                        Part { commands: part.commands.split_off(half), tickets: part.tickets.split_off(half) };
+                    parts.extend([second, part]);
+                }
+                Err(error) => part.tickets.into_iter().for_each(|ticket| ticket.tell(Err(error.clone().into()))),
             }
         }
     }
 
-    async fn commit(&self, commands: &[B::Command]) -> Result<Vec<Answer<B>>, Error> {
+    async fn commit(&self, part: &mut Part<B>) -> Result<Vec<Answer<B>>, Error> {
         let mut tries = 1;
         loop {
-            match self.commit_once(commands).await {
+            match self.commit_once(part).await {
                 Err(error) if error.kind() == Kind::Conflict && tries < CONFLICT_TRIES => tries += 1,
                 result => return result,
             }
         }
     }
 
-    async fn commit_once(&self, commands: &[B::Command]) -> Result<Vec<Answer<B>>, Error> {
+    /// Commits what is still wanted of the part, and leaves the rest out of it.
+    async fn commit_once(&self, part: &mut Part<B>) -> Result<Vec<Answer<B>>, Error> {
         let mut tx = self.db.write().await?;
+        // Only now: until the transaction could begin, time has passed.
+        self.drop_unwanted(part);
+        if part.commands.is_empty() {
+            return Ok(Vec::new());
+        }
         // The worker serves everyone: a panic of one batch must not end it.
-        let applied = AssertUnwindSafe(self.batch.apply(&mut tx, commands)).catch_unwind().await;
+        let applied = AssertUnwindSafe(self.batch.apply(&mut tx, &part.commands)).catch_unwind().await;
         let results = applied.unwrap_or_else(|_| Err(Error::bug("a batch panicked")))?;
-        if results.len() != commands.len() {
+        if results.len() != part.commands.len() {
             return Err(Error::bug("a batch must answer every command"));
         }
         tx.commit().await?;
         self.stats.batches.fetch_add(1, Ordering::Relaxed);
-        self.stats.commands.fetch_add(commands.len() as u64, Ordering::Relaxed);
+        self.stats.commands.fetch_add(results.len() as u64, Ordering::Relaxed);
         Ok(results.into_iter().map(|result| result.map_err(GroupError::Rejected)).collect())
+    }
+
+    /// Leaves out what nobody waits for any more, before anything is done for it.
+    fn drop_unwanted(&self, part: &mut Part<B>) {
+        let now = Instant::now();
+        let queued = std::mem::take(&mut part.commands).into_iter().zip(std::mem::take(&mut part.tickets));
+        for (command, ticket) in queued {
+            let expired = ticket.deadline.is_some_and(|deadline| deadline <= now);
+            if expired || ticket.answer.is_closed() {
+                self.stats.dropped.fetch_add(1, Ordering::Relaxed);
+                ticket.tell(Err(GroupError::Expired));
+            } else {
+                part.commands.push(command);
+                part.tickets.push(ticket);
+            }
+        }
     }
 }
 

@@ -22,21 +22,25 @@ mod connect;
 mod error;
 mod group;
 pub mod idempotency;
+mod in_flight;
 pub mod lease;
 mod migrate;
 mod rows;
 pub mod schema;
 mod statement;
 mod transaction;
+mod url;
 mod value;
 
 pub use connect::{Db, DbConfig, Engine};
 pub use error::{Error, Kind};
 pub use group::{Batch, Decided, GroupCommit, GroupConfig, GroupError, GroupStats};
+pub use in_flight::{InFlight, Turn};
 pub use migrate::MigrationSet;
 pub use rows::many;
 pub use statement::{Row, Statement, sql};
-pub use transaction::Tx;
+pub use transaction::{Tx, retrying};
+pub use url::DbUrl;
 pub use value::Value;
 
 /// The tables of this crate: `idempotency_keys` and `leases`.

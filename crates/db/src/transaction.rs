@@ -50,3 +50,20 @@ impl Tx {
         Ok(())
     }
 }
+
+/// What meets concurrent transactions is tried so often.
+pub(crate) const CONFLICT_TRIES: usize = 3;
+
+/// Tries again, in a new transaction, what a concurrent one was in the way of.
+pub async fn retrying<T, E, F>(is_conflict: impl Fn(&E) -> bool, mut attempt: impl FnMut() -> F) -> Result<T, E>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    let mut tries = 1;
+    loop {
+        match attempt().await {
+            Err(error) if is_conflict(&error) && tries < CONFLICT_TRIES => tries += 1,
+            result => return result,
+        }
+    }
+}

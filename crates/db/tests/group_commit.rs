@@ -155,6 +155,22 @@ async fn an_expired_or_abandoned_command_never_reaches_the_batch() {
 }
 
 #[tokio::test]
+async fn a_command_that_is_abandoned_before_the_transaction_can_begin_never_reaches_the_batch() {
+    let fixture = fixture(10, &GroupConfig::default()).await;
+    let in_the_way = fixture.database.write().await.unwrap();
+    let abandoned = fixture.spawn(9);
+    for _ in 0..100 {
+        tokio::task::yield_now().await; // the worker takes it up, and waits for its transaction
+    }
+    abandoned.abort();
+    assert!(abandoned.await.unwrap_err().is_cancelled());
+    in_the_way.rollback().await.unwrap();
+    fixture.group.submit(1, None).await.unwrap();
+    assert_eq!(numbers(&fixture.database).await, [1]);
+    assert_eq!(fixture.group.stats().dropped(), 1);
+}
+
+#[tokio::test]
 async fn the_queue_is_bounded() {
     let fixture = fixture(0, &GroupConfig { queue_max: 2, batch_max: 1 }).await;
     let results = fixture.behind_a_batch_in_flight(&[1, 2, 3]).await;

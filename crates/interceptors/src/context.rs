@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
-use souk_proto_common::Method;
+use souk_proto_common::{Failure, Method};
 use souk_runtime::Ids;
 use tokio::time::Instant;
 use tracing::Span;
@@ -64,6 +65,19 @@ pub fn current() -> Option<CallContext> {
 /// The deadline of the call that this task is serving.
 pub fn deadline() -> Option<Instant> {
     CURRENT.try_with(|context| context.deadline).ok().flatten()
+}
+
+/// Until when a call waits for another of the same key: `most` at most, and half of its own time.
+pub fn patience(most: Duration) -> Instant {
+    let now = Instant::now();
+    now + deadline().map_or(most, |by| most.min(by.saturating_duration_since(now) / 2))
+}
+
+/// A bug of ours met in the call that is being served: logged here and nowhere else, and what the caller is told of it.
+pub fn bug(what: &'static str, error: &(dyn std::error::Error + 'static)) -> Failure {
+    let call_id = current().map(|context| context.call_id.to_string()).unwrap_or_default();
+    tracing::error!(error, %call_id, what, "bug");
+    Failure::internal(call_id)
 }
 
 /// Runs `future` as part of the call.

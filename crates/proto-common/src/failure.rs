@@ -15,6 +15,8 @@ use crate::v1::Reason;
 pub const DOMAIN: &str = "souk.dev";
 /// At most this many violations are named in one error; the rest are counted in the metadata as `violations_omitted`.
 pub const VIOLATIONS_MAX: usize = 20;
+/// And so many bytes of them: the details travel in a header, whose size clients bound (often to 8 KiB, in base64).
+const VIOLATIONS_BYTES_MAX: usize = 3 * 1_024;
 /// A text that came from the caller is cut to this many characters before it goes into an error.
 const ECHO_CHARS_MAX: usize = 100;
 
@@ -83,7 +85,9 @@ impl Failure {
     /// Adds `BadRequest` violations, the first [`VIOLATIONS_MAX`] of them.
     #[must_use]
     pub fn field_violations(mut self, violations: impl IntoIterator<Item = FieldViolation>) -> Self {
-        let kept = self.first(violations.into_iter().collect());
+        let kept = self.first(violations.into_iter().collect(), |violation: &FieldViolation| {
+            violation.field.len() + violation.description.len() + violation.reason.len()
+        });
         self.details.set_bad_request(kept);
         self
     }
@@ -91,7 +95,9 @@ impl Failure {
     /// Adds `PreconditionFailure` violations, the first [`VIOLATIONS_MAX`] of them.
     #[must_use]
     pub fn precondition_violations(mut self, violations: impl IntoIterator<Item = PreconditionViolation>) -> Self {
-        let kept = self.first(violations.into_iter().collect());
+        let kept = self.first(violations.into_iter().collect(), |violation: &PreconditionViolation| {
+            violation.r#type.len() + violation.subject.len() + violation.description.len()
+        });
         self.details.set_precondition_failure(kept);
         self
     }
@@ -113,11 +119,17 @@ impl Failure {
         self.reason
     }
 
-    fn first<T>(&mut self, mut violations: Vec<T>) -> Vec<T> {
-        if violations.len() > VIOLATIONS_MAX {
-            let omitted = violations.len() - VIOLATIONS_MAX;
-            self.metadata.insert("violations_omitted".to_owned(), omitted.to_string());
-            violations.truncate(VIOLATIONS_MAX);
+    fn first<T>(&mut self, mut violations: Vec<T>, bytes: impl Fn(&T) -> usize) -> Vec<T> {
+        let mut left = VIOLATIONS_BYTES_MAX;
+        let fits = |violation: &&T| {
+            let rest = left.checked_sub(bytes(violation));
+            left = rest.unwrap_or(0);
+            rest.is_some()
+        };
+        let kept = violations.iter().take(VIOLATIONS_MAX).take_while(fits).count().max(1);
+        if violations.len() > kept {
+            self.metadata.insert("violations_omitted".to_owned(), (violations.len() - kept).to_string());
+            violations.truncate(kept);
         }
         violations
     }
@@ -181,6 +193,18 @@ mod tests {
         let status = Status::from(failure);
         assert_eq!(status.get_details_bad_request().unwrap().field_violations.len(), VIOLATIONS_MAX);
         assert_eq!(status.get_details_error_info().unwrap().metadata["violations_omitted"], "30");
+    }
+
+    #[test]
+    fn an_error_fits_into_a_header() {
+        let violations = (0..20).map(|i| FieldViolation::new(format!("attributes[{i}{}]", "ж".repeat(100)), "bad"));
+        let failure =
+            Failure::new(Code::InvalidArgument, Reason::InvalidRequest, "bad request").field_violations(violations);
+        let status = Status::from(failure);
+        assert!(status.details().len() <= 4 * 1_024, "{}", status.details().len());
+        let named = status.get_details_bad_request().unwrap().field_violations.len();
+        let omitted = &status.get_details_error_info().unwrap().metadata["violations_omitted"];
+        assert_eq!(named + omitted.parse::<usize>().unwrap(), 20);
     }
 
     #[test]

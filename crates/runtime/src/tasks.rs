@@ -41,6 +41,17 @@ impl Tasks {
         });
     }
 
+    /// Runs `work` until it ends or the process is to end, wherever it stands then.
+    pub fn spawn_until_shutdown(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        let shutdown = self.shutdown.clone();
+        self.spawn(name, async move {
+            tokio::select! {
+                () = work => {}
+                () = shutdown.cancelled() => {}
+            }
+        });
+    }
+
     /// Cancelled when the process is to end.
     pub fn shutdown(&self) -> &CancellationToken {
         &self.shutdown

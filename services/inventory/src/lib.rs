@@ -28,9 +28,9 @@ use souk_proto_inventory::v1::stock_service_server::StockServiceServer;
 use souk_proto_user::v1::GetJwksRequest;
 use souk_proto_user::v1::auth_service_client::AuthServiceClient;
 use souk_runtime::Kernel;
+use souk_runtime::server::{About, with_health_and_reflection};
 use tonic::server::NamedService;
 use tonic::service::Routes;
-use tonic_health::server::HealthReporter;
 
 pub use config::Config;
 use grpc::{CatalogGrpc, StockGrpc};
@@ -62,8 +62,14 @@ pub async fn start(kernel: Kernel, config: Config, deps: Deps) -> anyhow::Result
     let listener = souk_runtime::server::bind(config.server.listen).await?;
     let address = listener.local_addr()?;
     let app = open(&kernel, &config, &deps).await?;
-    let (health, routes) = routes(&app)?;
-    workers::watch_health(&app, &kernel, health).await;
+    let about = About {
+        name: "inventory",
+        services: &[Catalog::NAME, Stock::NAME],
+        descriptors: souk_proto_inventory::DESCRIPTORS,
+        health_interval: Duration::from_millis(app.limits.health_interval_ms),
+    };
+    let db = app.db.clone();
+    let routes = with_health_and_reflection(&kernel, about, routes(&app), move || db.clone().is_well()).await?;
     let verifier =
         Verifier::new(kernel.clock.clone(), &config.token.issuer, &config.token.audience, keys(&kernel, &config)?);
     let methods = [souk_proto_inventory::METHODS];
@@ -72,28 +78,13 @@ pub async fn start(kernel: Kernel, config: Config, deps: Deps) -> anyhow::Result
     Ok(Running { address, app })
 }
 
-/// The two services, health, and reflection in both versions (older tools know only the alpha).
-fn routes(app: &App) -> anyhow::Result<(HealthReporter, Routes)> {
-    let (reporter, health) = tonic_health::server::health_reporter();
+/// The two services.
+fn routes(app: &App) -> Routes {
     let catalog = Catalog::new(CatalogGrpc::new(app.clone()));
     let stock = Stock::new(StockGrpc::new(app.clone()));
-    let described = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(souk_proto_inventory::DESCRIPTORS)
-            // Without these, tools show the details of an error as bytes.
-            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-    };
-    let routes = Routes::new(catalog.max_decoding_message_size(app.limits.catalog_message_bytes_max))
+    Routes::new(catalog.max_decoding_message_size(app.limits.catalog_message_bytes_max))
         .add_service(stock.max_decoding_message_size(app.limits.stock_message_bytes_max))
-        .add_service(health)
-        .add_service(described().build_v1()?)
-        .add_service(described().build_v1alpha()?);
-    Ok((reporter, routes.prepare()))
 }
-
-/// The names under which health is told.
-const SERVICE_NAMES: [&str; 2] = [Catalog::NAME, Stock::NAME];
 
 /// The keys of access tokens, from the user service.
 fn keys(kernel: &Kernel, config: &Config) -> anyhow::Result<KeySource> {

@@ -6,9 +6,7 @@ use chrono::TimeDelta;
 use souk_db::lease;
 use souk_events::{Bus, Event, Heard, Listener};
 use souk_proto_inventory::v1 as pb;
-use souk_runtime::{Check, Kernel};
-use tonic_health::ServingStatus;
-use tonic_health::server::HealthReporter;
+use souk_runtime::Kernel;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
@@ -25,43 +23,10 @@ const SWEEPER: &str = "inventory.sweeper";
 pub(crate) async fn start(app: &App, kernel: &Kernel, bus: &Bus) -> anyhow::Result<()> {
     let heard = bus.listen(&[STOCK_CHANGED]).await?;
     let tasks = &kernel.tasks;
-    tasks.spawn("stock sweeper", until_shutdown(app.clone(), sweep(app.clone())));
-    tasks.spawn("stock watch poll", until_shutdown(app.clone(), poll(app.clone())));
-    tasks.spawn("stock watch bus", until_shutdown(app.clone(), listen(app.clone(), heard)));
+    tasks.spawn_until_shutdown("stock sweeper", sweep(app.clone()));
+    tasks.spawn_until_shutdown("stock watch poll", poll(app.clone()));
+    tasks.spawn_until_shutdown("stock watch bus", listen(app.clone(), heard));
     Ok(())
-}
-
-/// Says whether the service can serve, to orchestrators (readiness) and to clients (gRPC health): while the database answers.
-pub(crate) async fn watch_health(app: &App, kernel: &Kernel, health: HealthReporter) {
-    tell(&health, ServingStatus::NotServing).await; // so that the names are known from the first call on
-    let (app, readiness) = (app.clone(), kernel.readiness.clone());
-    kernel.tasks.spawn("inventory health", async move {
-        let interval = Duration::from_millis(app.limits.health_interval_ms);
-        while !app.shutdown.is_cancelled() {
-            let well = app.db.ping().await.is_ok();
-            let check = if well { Check::Ready } else { Check::NotReady("the database does not answer".to_owned()) };
-            readiness.set("inventory", check);
-            tell(&health, if well { ServingStatus::Serving } else { ServingStatus::NotServing }).await;
-            tokio::select! {
-                () = app.clock.sleep(interval) => {}
-                () = app.shutdown.cancelled() => {}
-            }
-        }
-        tell(&health, ServingStatus::NotServing).await;
-    });
-}
-
-async fn tell(health: &HealthReporter, status: ServingStatus) {
-    for name in crate::SERVICE_NAMES.iter().chain(&[""]) {
-        health.set_service_status(name, status).await;
-    }
-}
-
-async fn until_shutdown(app: App, work: impl Future<Output = ()>) {
-    tokio::select! {
-        () = work => {}
-        () = app.shutdown.cancelled() => {}
-    }
 }
 
 /// One replica at a time, by lease. Nobody waits for it: it only keeps the tables tidy.

@@ -8,7 +8,6 @@ pub mod error;
 pub mod events;
 pub mod failpoints;
 pub mod grpc;
-pub mod in_flight;
 pub mod inventory;
 pub mod ops;
 pub mod prices;
@@ -22,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use souk_db::{Db, GroupCommit};
+use souk_db::{Db, GroupCommit, InFlight};
 use souk_events::{Bus, Relay};
 use souk_interceptors::client::{Channel, IssuedToken, ServiceToken};
 use souk_interceptors::token::{KeySource, PublicKey, Verifier};
@@ -31,15 +30,15 @@ use souk_proto_common::{Failure, Reason, time};
 use souk_proto_order::v1::order_service_server::OrderServiceServer;
 use souk_proto_user::v1::auth_service_client::AuthServiceClient;
 use souk_proto_user::v1::{GetJwksRequest, IssueServiceTokenRequest};
+use souk_runtime::server::{About, with_health_and_reflection};
 use souk_runtime::{Kernel, Secret};
 use tonic::Status;
 use tonic::server::NamedService;
 use tonic::service::Routes;
-use tonic_health::server::HealthReporter;
 
 pub use config::Config;
 use grpc::OrderGrpc;
-use in_flight::InFlight;
+
 use inventory::Inventory;
 use ops::App;
 use ops::drive_saga::{FinishBatch, millis};
@@ -48,9 +47,6 @@ use prices::Prices;
 use watchers::Watchers;
 
 type Orders = OrderServiceServer<OrderGrpc>;
-/// The name under which health is told.
-const SERVICE_NAME: &str = Orders::NAME;
-
 /// What the service shares with others of its process.
 #[derive(Clone, Debug)]
 pub struct Deps {
@@ -73,8 +69,14 @@ pub async fn start(kernel: Kernel, config: Config, deps: Deps) -> anyhow::Result
     let address = listener.local_addr()?;
     let users = client::connect(&kernel, &config.user, &[souk_proto_user::METHODS], None)?;
     let app = open(&kernel, &config, &deps, token(&kernel, &config, users.clone())).await?;
-    let (health, routes) = routes(&app)?;
-    workers::watch_health(&app, &kernel, health);
+    let about = About {
+        name: "order",
+        services: &[Orders::NAME],
+        descriptors: souk_proto_order::DESCRIPTORS,
+        health_interval: Duration::from_millis(app.limits.health_interval_ms),
+    };
+    let db = app.db.clone();
+    let routes = with_health_and_reflection(&kernel, about, routes(&app), move || db.clone().is_well()).await?;
     let (issuer, audience) = (&config.token.issuer, &config.token.audience);
     let verifier = Verifier::new(kernel.clock.clone(), issuer, audience, keys(users));
     let stack = server::stack(&kernel, &[souk_proto_order::METHODS], verifier, &config.stack, routes);
@@ -118,22 +120,9 @@ fn inventory(kernel: &Kernel, config: &Config, token: ServiceToken) -> anyhow::R
     Ok(Inventory::new(kernel.ids.clone(), channel, prices, Duration::from_millis(limits.hold_ttl_ms)))
 }
 
-/// The service, health, and reflection in both versions (older tools know only the alpha).
-fn routes(app: &App) -> anyhow::Result<(HealthReporter, Routes)> {
-    let (reporter, health) = tonic_health::server::health_reporter();
-    let orders = Orders::new(OrderGrpc::new(app.clone())).max_decoding_message_size(app.limits.message_bytes_max);
-    let described = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(souk_proto_order::DESCRIPTORS)
-            // Without these, tools show the details of an error as bytes.
-            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-    };
-    let routes = Routes::new(orders)
-        .add_service(health)
-        .add_service(described().build_v1()?)
-        .add_service(described().build_v1alpha()?);
-    Ok((reporter, routes.prepare()))
+/// The service.
+fn routes(app: &App) -> Routes {
+    Routes::new(Orders::new(OrderGrpc::new(app.clone())).max_decoding_message_size(app.limits.message_bytes_max))
 }
 
 /// The keys of access tokens, from the user service.

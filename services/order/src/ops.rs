@@ -15,7 +15,7 @@ pub use watch_order::watch_order;
 
 use std::sync::Arc;
 
-use souk_db::{Db, GroupCommit};
+use souk_db::{Db, GroupCommit, InFlight};
 use souk_events::RelayHandle;
 use souk_interceptors::Caller;
 use souk_runtime::{Clock, Ids};
@@ -26,7 +26,6 @@ use uuid::Uuid;
 use crate::config::{Limits, SagaConfig};
 use crate::domain::{OrderId, UserId};
 use crate::error::Error;
-use crate::in_flight::InFlight;
 use crate::inventory::Inventory;
 use crate::store::Head;
 use crate::watchers::Watchers;

@@ -9,9 +9,7 @@ use prost::Message;
 use souk_db::{idempotency, lease};
 use souk_events::{Bus, BusError, Event, Heard};
 use souk_proto_inventory::v1 as inventory;
-use souk_runtime::{Check, Kernel};
-use tonic_health::ServingStatus;
-use tonic_health::server::HealthReporter;
+use souk_runtime::Kernel;
 use tracing::warn;
 use uuid::Uuid;
 
@@ -29,32 +27,21 @@ pub(crate) async fn start(app: &App, kernel: &Kernel, bus: &Bus) -> Result<(), B
     let mut orders = bus.listen(&[events::SUBJECTS]).await?;
     let tasks = &kernel.tasks;
     tasks.spawn("order saga", saga::run(app.clone(), saga::Meters::new(&kernel.metrics)));
-    tasks.spawn("order sweeper", until_shutdown(app.clone(), sweep(app.clone())));
-    tasks.spawn("order watch poll", until_shutdown(app.clone(), poll(app.clone())));
+    tasks.spawn_until_shutdown("order sweeper", sweep(app.clone()));
+    tasks.spawn_until_shutdown("order watch poll", poll(app.clone()));
     let listening = app.clone();
-    tasks.spawn("order price bus", {
-        until_shutdown(app.clone(), async move {
-            while let Some(heard) = products.next().await {
-                forget_price(&listening, &heard);
-            }
-        })
+    tasks.spawn_until_shutdown("order price bus", async move {
+        while let Some(heard) = products.next().await {
+            forget_price(&listening, &heard);
+        }
     });
     let listening = app.clone();
-    tasks.spawn("order watch bus", {
-        until_shutdown(app.clone(), async move {
-            while let Some(heard) = orders.next().await {
-                tell_watchers(&listening, &heard).await;
-            }
-        })
+    tasks.spawn_until_shutdown("order watch bus", async move {
+        while let Some(heard) = orders.next().await {
+            tell_watchers(&listening, &heard).await;
+        }
     });
     Ok(())
-}
-
-async fn until_shutdown(app: App, work: impl Future<Output = ()>) {
-    tokio::select! {
-        () = work => {}
-        () = app.shutdown.cancelled() => {}
-    }
 }
 
 /// Whoever has missed an event does not know which prices have changed.
@@ -137,30 +124,5 @@ async fn sweep_once(app: &App, holder: Uuid) -> Result<(), Error> {
         if swept < u64::from(app.limits.sweep_batch_max) {
             return Ok(());
         }
-    }
-}
-
-/// Tells orchestrators whether the service can serve: whether its database answers.
-pub(crate) fn watch_health(app: &App, kernel: &Kernel, health: HealthReporter) {
-    let (app, readiness) = (app.clone(), kernel.readiness.clone());
-    kernel.tasks.spawn("order health", async move {
-        let interval = Duration::from_millis(app.limits.health_interval_ms);
-        while !app.shutdown.is_cancelled() {
-            let well = app.db.ping().await.is_ok();
-            let check = if well { Check::Ready } else { Check::NotReady("the database does not answer".to_owned()) };
-            readiness.set("order", check);
-            tell_health(&health, if well { ServingStatus::Serving } else { ServingStatus::NotServing }).await;
-            tokio::select! {
-                () = app.clock.sleep(interval) => {}
-                () = app.shutdown.cancelled() => {}
-            }
-        }
-        tell_health(&health, ServingStatus::NotServing).await;
-    });
-}
-
-async fn tell_health(health: &HealthReporter, status: ServingStatus) {
-    for name in [crate::SERVICE_NAME, ""] {
-        health.set_service_status(name, status).await;
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use souk_db::Kind;
+use souk_interceptors::context::bug;
 use souk_proto_common::Failure;
 use souk_proto_common::v1::Reason;
 use tonic::{Code, Status};
@@ -162,11 +163,4 @@ fn database(error: &souk_db::Error) -> Failure {
         }
         Kind::Bug => bug("a statement failed", error),
     }
-}
-
-/// The one place where a bug is logged; the caller is told what the log has it under.
-fn bug(what: &'static str, error: &(dyn std::error::Error + 'static)) -> Failure {
-    let call_id = souk_interceptors::context::current().map(|context| context.call_id.to_string()).unwrap_or_default();
-    tracing::error!(error, %call_id, what, "bug");
-    Failure::internal(call_id)
 }

@@ -27,9 +27,9 @@ use souk_interceptors::token::Verifier;
 use souk_proto_user::v1::auth_service_server::AuthServiceServer;
 use souk_proto_user::v1::user_service_server::UserServiceServer;
 use souk_runtime::Kernel;
+use souk_runtime::server::{About, with_health_and_reflection};
 use tonic::server::NamedService;
 use tonic::service::Routes;
-use tonic_health::server::HealthReporter;
 
 pub use config::Config;
 use domain::Email;
@@ -43,8 +43,6 @@ use throttle::Throttle;
 type Auth = AuthServiceServer<AuthGrpc>;
 type Users = UserServiceServer<UserGrpc>;
 
-/// The names under which health is told.
-const SERVICE_NAMES: [&str; 2] = [Auth::NAME, Users::NAME];
 /// At the start, another replica may be making the first key: it is waited for so often, so long each time.
 const KEY_WAITS_MAX: u32 = 50;
 const KEY_WAIT: Duration = Duration::from_millis(200);
@@ -72,31 +70,25 @@ pub async fn start(kernel: Kernel, config: Config, deps: Deps) -> anyhow::Result
     let listener = souk_runtime::server::bind(config.server.listen).await?;
     let address = listener.local_addr()?;
     let (app, first_administrator) = open(&kernel, &config, &deps).await?;
-    let (health, routes) = routes(&app)?;
-    workers::watch_health(&app, &kernel, health);
+    let about = About {
+        name: "user",
+        services: &[Auth::NAME, Users::NAME],
+        descriptors: souk_proto_user::DESCRIPTORS,
+        health_interval: Duration::from_millis(app.limits.health_interval_ms),
+    };
+    let db = app.db.clone();
+    let routes = with_health_and_reflection(&kernel, about, routes(&app), move || db.clone().is_well()).await?;
     let verifier = Verifier::new(kernel.clock.clone(), &config.issuer, &config.audience, app.issuer.key_source());
     let stack = server::stack(&kernel, &[souk_proto_user::METHODS], verifier, &config.stack, routes);
     souk_runtime::server::serve(&kernel, "user", listener, &config.server, stack)?;
     Ok(Running { address, first_administrator, app })
 }
 
-/// The two services, health, and reflection in both versions (older tools know only the alpha).
-fn routes(app: &App) -> anyhow::Result<(HealthReporter, Routes)> {
-    let (reporter, health) = tonic_health::server::health_reporter();
+/// The two services.
+fn routes(app: &App) -> Routes {
     let bytes_max = app.limits.message_bytes_max;
-    let described = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(souk_proto_user::DESCRIPTORS)
-            // Without these, tools show the details of an error as bytes.
-            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-    };
-    let routes = Routes::new(Auth::new(AuthGrpc::new(app.clone())).max_decoding_message_size(bytes_max))
+    Routes::new(Auth::new(AuthGrpc::new(app.clone())).max_decoding_message_size(bytes_max))
         .add_service(Users::new(UserGrpc::new(app.clone())).max_decoding_message_size(bytes_max))
-        .add_service(health)
-        .add_service(described().build_v1()?)
-        .add_service(described().build_v1alpha()?);
-    Ok((reporter, routes.prepare()))
 }
 
 /// Opens the database and starts everything but the server: for [`start`], and for tests of operations.

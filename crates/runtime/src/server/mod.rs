@@ -1,6 +1,7 @@
 //! The gRPC server: HTTP/2 with bounds on everything a peer can make grow, gRPC-Web for browsers, and an orderly end.
 
 mod connection;
+mod standard;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -22,6 +23,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::{error, warn};
 
 use self::connection::Connection;
+pub use self::standard::{About, with_health_and_reflection};
 use crate::kernel::Kernel;
 
 /// How a service listens, and what a peer may take of it.

@@ -1,9 +1,10 @@
 //! Adds a product.
 
+use souk_db::retrying;
 use souk_events::outbox;
 use souk_interceptors::Caller;
 
-use super::keys::{answer, given, keep, retrying, stored_key};
+use super::keys::{answer, given, keep, stored_key};
 use crate::domain::Product;
 use crate::domain::book::Origin;
 use crate::domain::command::{Answer, Keyed};
@@ -17,7 +18,7 @@ const METHOD: &str = "/souk.inventory.v1.CatalogService/CreateProduct";
 
 /// The product as created. A product keeps the key that it was created under, so a repeat is recognised for ever.
 pub async fn create_product(app: &App, caller: &Caller, asked: Keyed<CreateProduct>) -> Result<Answer<Product>, Error> {
-    let created = retrying(|| create_once(app, caller, &asked)).await?;
+    let created = retrying(Error::is_conflict, || create_once(app, caller, &asked)).await?;
     app.relay.wake();
     Ok(created)
 }

@@ -1,5 +1,6 @@
 //! Adds and replaces products in bulk: rows are written in batches, each row whole or not at all.
 
+use souk_db::retrying;
 use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
@@ -8,7 +9,7 @@ use souk_db::idempotency::{self, Key, Stored};
 use souk_events::{Event, outbox};
 use souk_interceptors::Caller;
 
-use super::keys::{answer, keep, parse, retrying, stored_key};
+use super::keys::{answer, keep, parse, stored_key};
 use crate::domain::book::{Changed, Origin};
 use crate::domain::command::{Answer, Keyed};
 use crate::domain::product::Etag;
@@ -44,7 +45,7 @@ type RowResult = Result<Answer<Imported>, Error>;
 
 /// Writes `rows` in one transaction, in order; a result for each. An `Err` is a failure of the whole: nothing of it is written.
 pub async fn import_products(app: &App, caller: &Caller, rows: &[Keyed<ImportRow>]) -> Result<Vec<RowResult>, Error> {
-    let results = retrying(|| import_once(app, caller, rows)).await?;
+    let results = retrying(Error::is_conflict, || import_once(app, caller, rows)).await?;
     app.relay.wake();
     Ok(results)
 }

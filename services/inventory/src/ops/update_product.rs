@@ -1,9 +1,10 @@
 //! Changes some fields of a product.
 
+use souk_db::retrying;
 use souk_events::outbox;
 use souk_interceptors::Caller;
 
-use super::keys::{answer, given, keep, retrying, stored_key};
+use super::keys::{answer, given, keep, stored_key};
 use crate::domain::Product;
 use crate::domain::book::Changed;
 use crate::domain::command::{Answer, Keyed};
@@ -17,7 +18,7 @@ const METHOD: &str = "/souk.inventory.v1.CatalogService/UpdateProduct";
 
 /// The product as it is now. New values that are the old ones change nothing.
 pub async fn update_product(app: &App, caller: &Caller, asked: Keyed<UpdateProduct>) -> Result<Answer<Product>, Error> {
-    let updated = retrying(|| update_once(app, caller, &asked)).await?;
+    let updated = retrying(Error::is_conflict, || update_once(app, caller, &asked)).await?;
     app.relay.wake();
     Ok(updated)
 }

@@ -15,7 +15,7 @@
 //! Storing the answer and cancelling both lock the order's row, so they come one after the other.
 
 use souk_db::idempotency::{self, Key, Seen, Stored};
-use souk_db::{Error as DbError, Tx};
+use souk_db::{Error as DbError, Tx, retrying};
 use souk_interceptors::{Caller, context};
 use souk_runtime::failpoint;
 
@@ -26,18 +26,10 @@ use crate::{events, failpoints, store};
 
 /// The path of the RPC, for its keys.
 pub const METHOD: &str = "/souk.order.v1.OrderService/CancelOrder";
-/// A cancellation that meets concurrent changes is tried so often.
-const CONFLICT_TRIES: usize = 3;
 
 /// Cancels the order, or answers as when it was cancelled under this key.
 pub async fn cancel_order(app: &App, caller: &Caller, command: CancelOrder) -> Result<Answer, Error> {
-    let mut tries = 1;
-    let (answer, version) = loop {
-        match try_cancel(app, caller, &command).await {
-            Err(error) if error.is_conflict() && tries < CONFLICT_TRIES => tries += 1,
-            result => break result?,
-        }
-    };
+    let (answer, version) = retrying(Error::is_conflict, || try_cancel(app, caller, &command)).await?;
     failpoint(failpoints::CANCEL_AFTER_COMMIT);
     if let Some(version) = version {
         app.relay.wake();

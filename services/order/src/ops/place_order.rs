@@ -20,7 +20,6 @@ use souk_db::{Batch, Decided, Error as DbError, GroupError, Kind, Tx};
 use souk_interceptors::{Caller, context};
 use souk_proto_common::{IdempotencyKey, Money};
 use souk_runtime::{Clock, failpoint};
-use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{Answer, App};
@@ -36,7 +35,7 @@ pub async fn place_order(app: &App, caller: &Caller, command: PlaceOrder) -> Res
     // A service owns no orders.
     let owner_id = UserId(caller.user_id().ok_or(Error::NotOwner)?);
     let key = command.key;
-    let until = Instant::now() + patience(app);
+    let until = context::patience(Duration::from_millis(app.limits.duplicate_wait_ms));
     let _turn = app.in_flight.enter((owner_id, key.request_id), until).await.ok_or(Error::InProgress)?;
     if let Some(answer) = known(app, owner_id, &key).await? {
         return Ok(answer);
@@ -55,12 +54,6 @@ pub async fn place_order(app: &App, caller: &Caller, command: PlaceOrder) -> Res
     let answer = store_order(app, NewOrder { order, key }).await?;
     failpoint(failpoints::PLACE_BEFORE_REPLY);
     Ok(answer)
-}
-
-/// How long a duplicate waits for the first: half of its own time at most.
-fn patience(app: &App) -> Duration {
-    let most = Duration::from_millis(app.limits.duplicate_wait_ms);
-    context::deadline().map_or(most, |by| most.min(by.saturating_duration_since(Instant::now()) / 2))
 }
 
 /// What was answered under the key.

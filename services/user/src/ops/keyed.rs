@@ -9,23 +9,6 @@ use souk_proto_common::IdempotencyKey;
 
 use crate::error::Error;
 
-/// A change that meets concurrent ones is tried so often.
-const CONFLICT_TRIES: usize = 3;
-
-/// Tries again, in a new transaction, what a concurrent one was in the way of.
-pub(super) async fn retrying<T, F>(mut attempt: impl FnMut() -> F) -> Result<T, Error>
-where
-    F: Future<Output = Result<T, Error>>,
-{
-    let mut tries = 1;
-    loop {
-        match attempt().await {
-            Err(error) if error.is_conflict() && tries < CONFLICT_TRIES => tries += 1,
-            result => return result,
-        }
-    }
-}
-
 /// The key of a call of `caller`: a subject, or what an anonymous caller has proved.
 pub(super) fn call(caller: &str, method: &str, key: &IdempotencyKey) -> Key {
     Key { caller: caller.to_owned(), method: method.to_owned(), request_id: key.request_id }

@@ -1,9 +1,9 @@
 //! Begins a session.
 
+use souk_db::retrying;
 use souk_interceptors::context;
 
 use super::audit::{self, Action};
-use super::keyed::retrying;
 use crate::domain::command::Login;
 use crate::domain::{PasswordHash, RefreshToken, Session, User};
 use crate::error::Error;
@@ -28,7 +28,7 @@ pub async fn login(app: &App, asked: Login) -> Result<(Tokens, User), Error> {
     } else {
         None
     };
-    retrying(|| begin_session(app, &account, better.as_ref())).await
+    retrying(Error::is_conflict, || begin_session(app, &account, better.as_ref())).await
 }
 
 async fn begin_session(app: &App, account: &Account, better: Option<&PasswordHash>) -> Result<(Tokens, User), Error> {

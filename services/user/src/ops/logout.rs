@@ -1,12 +1,13 @@
 //! Ends a session.
 
 use super::audit::{self, Action};
-use super::keyed::{call, given, keep, retrying};
+use super::keyed::{call, given, keep};
 use crate::domain::RefreshToken;
 use crate::domain::command::{Answer, Keyed, Logout};
 use crate::error::Error;
 use crate::ops::App;
 use crate::store;
+use souk_db::retrying;
 
 const METHOD: &str = "/souk.user.v1.AuthService/Logout";
 
@@ -14,7 +15,7 @@ const METHOD: &str = "/souk.user.v1.AuthService/Logout";
 pub async fn logout(app: &App, asked: Keyed<Logout>) -> Result<Answer<()>, Error> {
     match &asked.command.token {
         None => Ok(Answer::fresh(())),
-        Some(token) => retrying(|| logout_once(app, &asked, token)).await,
+        Some(token) => retrying(Error::is_conflict, || logout_once(app, &asked, token)).await,
     }
 }
 

@@ -1,9 +1,8 @@
 //! Exchanges a refresh token.
 
-use souk_db::Tx;
+use souk_db::{Tx, retrying};
 
 use super::audit::{self, Action};
-use super::keyed::retrying;
 use crate::domain::RefreshToken;
 use crate::domain::Session;
 use crate::domain::command::Refresh;
@@ -15,7 +14,7 @@ use crate::store;
 /// The next tokens of the session. The second use of a token ends the session, and that is committed although it is an error.
 pub async fn refresh_token(app: &App, asked: Refresh) -> Result<Tokens, Error> {
     let token = asked.token.ok_or(Error::TokenInvalid)?;
-    retrying(|| exchange_once(app, &token)).await
+    retrying(Error::is_conflict, || exchange_once(app, &token)).await
 }
 
 async fn exchange_once(app: &App, token: &RefreshToken) -> Result<Tokens, Error> {

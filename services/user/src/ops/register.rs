@@ -1,11 +1,11 @@
 //! Creates an account.
 
-use souk_db::Tx;
+use souk_db::{Tx, retrying};
 use souk_events::outbox;
 use souk_interceptors::Caller;
 
 use super::audit::{self, Action};
-use super::keyed::{call, given, keep, retrying};
+use super::keyed::{call, given, keep};
 use crate::domain::command::{Answer, Keyed, Register};
 use crate::domain::{Password, PasswordHash, Role, Roles, User};
 use crate::error::Error;
@@ -23,7 +23,7 @@ pub async fn register(app: &App, caller: &Caller, asked: Keyed<Register>) -> Res
         return Ok(answer);
     }
     let password_hash = app.hasher.hash(asked.command.password.clone()).await?;
-    match retrying(|| register_once(app, caller, &asked, &password_hash)).await? {
+    match retrying(Error::is_conflict, || register_once(app, caller, &asked, &password_hash)).await? {
         Some(user) => {
             app.relay.wake();
             Ok(Answer::fresh(user))

@@ -1,10 +1,11 @@
 //! Replaces the roles of a user.
 
+use souk_db::retrying;
 use souk_events::outbox;
 use souk_interceptors::Caller;
 
 use super::audit::{self, Action};
-use super::keyed::{call, given, keep, retrying};
+use super::keyed::{call, given, keep};
 use crate::domain::command::{Answer, Keyed, SetRoles};
 use crate::domain::{Role, Roles, User};
 use crate::error::Error;
@@ -16,7 +17,7 @@ const METHOD: &str = "/souk.user.v1.UserService/SetRoles";
 
 /// The user as it is now. The last administrator keeps the role, whoever else resigns at the same moment.
 pub async fn set_roles(app: &App, caller: &Caller, asked: Keyed<SetRoles>) -> Result<Answer<User>, Error> {
-    let changed = retrying(|| set_once(app, caller, &asked)).await?;
+    let changed = retrying(Error::is_conflict, || set_once(app, caller, &asked)).await?;
     app.relay.wake();
     Ok(changed)
 }

@@ -1,11 +1,12 @@
 //! Changes a profile.
 
+use souk_db::retrying;
 use souk_events::outbox;
 use souk_interceptors::Caller;
 
 use super::audit::{self, Action};
 use super::get_user::owner_or;
-use super::keyed::{call, given, keep, retrying};
+use super::keyed::{call, given, keep};
 use crate::domain::User;
 use crate::domain::command::{Answer, Keyed, UpdateUser};
 use crate::error::Error;
@@ -18,7 +19,7 @@ const METHOD: &str = "/souk.user.v1.UserService/UpdateUser";
 /// The user as it is now. Oneself, or with the scope `users.write` anybody. New values that are the old ones change nothing.
 pub async fn update_user(app: &App, caller: &Caller, asked: Keyed<UpdateUser>) -> Result<Answer<User>, Error> {
     owner_or(caller, asked.command.user_id, "users.write")?;
-    let updated = retrying(|| update_once(app, caller, &asked)).await?;
+    let updated = retrying(Error::is_conflict, || update_once(app, caller, &asked)).await?;
     app.relay.wake();
     Ok(updated)
 }
