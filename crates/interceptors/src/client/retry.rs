@@ -24,7 +24,7 @@ use super::deadline::{self, AnswerBy};
 use super::outcome::{self, Outcome, outcome};
 use crate::middleware::{Middleware, Next, pass};
 
-/// A larger request is sent once.
+/// A larger request is not sent: it could not be kept for a second try, and no method of ours takes one.
 const BODY_BYTES_MAX: usize = 4 * 1_024 * 1_024;
 
 #[derive(Clone)]

@@ -135,13 +135,21 @@ pub(crate) fn held() -> (Probe, UnboundedReceiver<oneshot::Sender<Result<Bytes, 
     (probe, calls)
 }
 
+/// The sender of each stream, in the order of their beginnings.
+type Feeds = UnboundedReceiver<UnboundedSender<Result<Bytes, Status>>>;
+
 /// A probe whose streams the test feeds. The sender of a stream that is dropped is closed.
-pub(crate) fn fed() -> (Probe, UnboundedReceiver<UnboundedSender<Result<Bytes, Status>>>) {
+pub(crate) fn fed() -> (Probe, Feeds) {
+    fed_through(|answer| answer)
+}
+
+/// The same, and each answer goes through `map` on its way out.
+pub(crate) fn fed_through(map: fn(Bytes) -> Bytes) -> (Probe, Feeds) {
     let (arrived, streams) = mpsc::unbounded_channel();
     let probe = Probe::echo().streaming(move |_| {
-        let (feed, answers) = mpsc::unbounded_channel();
+        let (feed, answers) = mpsc::unbounded_channel::<Result<Bytes, Status>>();
         arrived.send(feed).unwrap();
-        async { Ok(UnboundedReceiverStream::new(answers).boxed()) }
+        async move { Ok(UnboundedReceiverStream::new(answers).map(move |answer| answer.map(map)).boxed()) }
     });
     (probe, streams)
 }

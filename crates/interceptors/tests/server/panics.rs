@@ -5,7 +5,7 @@ use souk_proto_common::Reason;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
 
-use crate::harness::{Server, assert_refused, fed, soon, with_header};
+use crate::harness::{Server, assert_refused, fed, fed_through, soon, with_header};
 use crate::probe::{Probe, READ, message};
 
 fn plant() -> ! {
@@ -50,8 +50,8 @@ async fn a_panic_of_a_handler_is_internal_and_the_connection_lives() {
 
 #[tokio::test]
 async fn a_panic_in_a_stream_is_internal_and_the_connection_lives() {
-    let (probe, mut streams) = fed();
-    let server = Server::of(probe.map_answers(|answer| if answer == "panic" { plant() } else { answer })).await;
+    let (probe, mut streams) = fed_through(|answer| if answer == "panic" { plant() } else { answer });
+    let server = Server::of(probe).await;
     let (mut answers, mut others) = (server.watch().await.unwrap(), server.watch().await.unwrap());
     let (feed, others_feed) = (soon(streams.recv()).await.unwrap(), soon(streams.recv()).await.unwrap());
     feed.send(Ok(Bytes::new())).unwrap();

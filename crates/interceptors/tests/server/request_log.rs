@@ -10,7 +10,7 @@ use tonic::{Code, Request};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::harness::{ADMIN, MINE, Server, fed, held, soon, with_header};
+use crate::harness::{ADMIN, MINE, Server, fed, fed_through, held, soon, with_header};
 use crate::logs::{Fields, Logs};
 use crate::probe::{Probe, READ, WATCH, message};
 
@@ -148,8 +148,8 @@ async fn a_call_that_panicked_has_its_line() {
 #[tokio::test]
 async fn a_stream_that_panicked_has_its_line() {
     let logs = Logs::record();
-    let (probe, mut streams) = fed();
-    let server = Server::of(probe.map_answers(|_| panic!("planted"))).await;
+    let (probe, mut streams) = fed_through(|_| panic!("planted"));
+    let server = Server::of(probe).await;
     let mut answers = server.watch().await.unwrap();
     soon(streams.recv()).await.unwrap().send(Ok(Bytes::new())).unwrap();
     soon(answers.message()).await.unwrap_err();

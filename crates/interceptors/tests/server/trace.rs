@@ -7,7 +7,7 @@ use bytes::Bytes;
 use souk_interceptors::context::{self, CallContext, Target, TraceContext};
 use tonic_types::StatusExt;
 
-use crate::harness::{MINE, Server, UNRULED, fed, soon, with_header};
+use crate::harness::{MINE, Server, UNRULED, fed_through, soon, with_header};
 use crate::logs::Logs;
 use crate::probe::{Probe, READ, message};
 
@@ -93,8 +93,7 @@ async fn an_internal_error_tells_the_id_that_the_log_has_it_under() {
 #[tokio::test]
 async fn what_a_handler_or_its_stream_logs_stands_in_the_span_of_the_call() {
     let logs = Logs::record();
-    let (probe, mut streams) = fed();
-    let probe = probe.map_answers(|answer| {
+    let (probe, mut streams) = fed_through(|answer| {
         tracing::info!("in the stream");
         assert!(context::current().is_some());
         answer

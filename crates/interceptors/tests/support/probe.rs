@@ -75,17 +75,6 @@ impl Probe {
         self.stream = Arc::new(move |request| handle(request).map(|answers| answers.map(Response::new)).boxed());
         self
     }
-
-    /// Changes what it streams.
-    pub(crate) fn map_answers(mut self, map: impl Fn(Bytes) -> Bytes + Clone + Send + Sync + 'static) -> Self {
-        let stream = self.stream;
-        self.stream = Arc::new(move |request| {
-            let (answers, map) = (stream(request), map.clone());
-            let mapped = |answers: Answers| answers.map(move |answer| answer.map(&map)).boxed();
-            async move { answers.await.map(|response| response.map(mapped)) }.boxed()
-        });
-        self
-    }
 }
 
 impl UnaryService<Bytes> for Probe {
