@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{PgPool, SqlitePool};
+use sqlx::{Connection, PgPool, SqlitePool};
 
 use crate::error::Error;
 use crate::transaction::Tx;
@@ -43,6 +44,24 @@ impl Default for DbConfig {
 }
 
 impl DbConfig {
+    /// Notes what cannot be; `at` is where the settings stand.
+    pub fn validate(&self, at: &str, problems: &mut Vec<String>) {
+        let url = self.url.expose();
+        if !["sqlite:", "postgres:", "postgresql:"].iter().any(|scheme| url.starts_with(scheme)) {
+            problems.push(format!("{at}.url must begin with sqlite: or postgres:"));
+        }
+        for (name, value) in [
+            ("connections_max", self.connections_max.into()),
+            ("acquire_timeout_ms", self.acquire_timeout_ms),
+            ("statement_timeout_ms", self.statement_timeout_ms),
+            ("lock_timeout_ms", self.lock_timeout_ms),
+        ] {
+            if !(1..=i32::MAX as u64).contains(&value) {
+                problems.push(format!("{at}.{name} must be 1 to {}", i32::MAX));
+            }
+        }
+    }
+
     /// The defaults, with another URL.
     pub fn at(url: impl Into<String>) -> Self {
         Self { url: url.into().into(), ..Self::default() }
@@ -97,7 +116,7 @@ impl Db {
         match &self.0 {
             Pools::Sqlite { readers, .. } => Ok(Tx::sqlite(readers.begin().await?)),
             Pools::Postgres(pool) => {
-                Ok(Tx::postgres(pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?))
+                begin_postgres(pool.clone(), "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await
             }
         }
     }
@@ -106,7 +125,7 @@ impl Db {
     pub async fn write(&self) -> Result<Tx, Error> {
         match &self.0 {
             Pools::Sqlite { writer, .. } => Ok(Tx::sqlite(writer.begin_with("BEGIN IMMEDIATE").await?)),
-            Pools::Postgres(pool) => Ok(Tx::postgres(pool.begin().await?)),
+            Pools::Postgres(pool) => begin_postgres(pool.clone(), "BEGIN").await,
         }
     }
 
@@ -132,6 +151,19 @@ impl Db {
     }
 }
 
+/// In a task of its own, so that a caller who goes away meanwhile leaves no transaction open: sqlx undoes one that it knows of, and it
+/// knows only when PostgreSQL has answered.
+async fn begin_postgres(pool: PgPool, begin: &'static str) -> Result<Tx, Error> {
+    let beginning = tokio::spawn(async move { pool.begin_with(begin).await });
+    Ok(Tx::postgres(beginning.await.map_err(|_| sqlx::Error::WorkerCrashed)??))
+}
+
+/// Leaves out a connection whose transaction did not end: a disk that is full fails the ROLLBACK too.
+fn is_at_rest<C: Connection>(connection: &mut C) -> BoxFuture<'_, Result<bool, sqlx::Error>> {
+    let at_rest = !connection.is_in_transaction();
+    Box::pin(std::future::ready(Ok(at_rest)))
+}
+
 async fn open_sqlite(config: &DbConfig) -> Result<Db, Error> {
     let options = SqliteConnectOptions::from_str(config.url.expose())?
         .create_if_missing(true)
@@ -143,12 +175,18 @@ async fn open_sqlite(config: &DbConfig) -> Result<Db, Error> {
         .statement_cache_capacity(STATEMENTS_CACHED);
     create_private(options.get_filename().to_owned()).await?;
     let acquire = Duration::from_millis(config.acquire_timeout_ms);
-    let writer = SqlitePoolOptions::new().max_connections(1).acquire_timeout(acquire).test_before_acquire(false);
-    let writer = writer.connect_with(options.clone()).await?;
+    let writer = SqlitePoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(acquire)
+        .test_before_acquire(false)
+        .before_acquire(|connection, _| is_at_rest(connection))
+        .connect_with(options.clone())
+        .await?;
     let readers = SqlitePoolOptions::new()
         .max_connections(config.connections_max)
         .acquire_timeout(acquire)
         .test_before_acquire(false)
+        .before_acquire(|connection, _| is_at_rest(connection))
         .connect_lazy_with(options.read_only(true).create_if_missing(false));
     Ok(Db(Pools::Sqlite { writer, readers }))
 }
@@ -180,6 +218,7 @@ async fn open_postgres(config: &DbConfig) -> Result<Db, Error> {
     let pool = PgPoolOptions::new()
         .max_connections(config.connections_max)
         .acquire_timeout(Duration::from_millis(config.acquire_timeout_ms))
+        .before_acquire(|connection, _| is_at_rest(connection))
         .connect_with(options)
         .await?;
     Ok(Db(Pools::Postgres(pool)))

@@ -51,6 +51,11 @@ impl Error {
         Self { kind: Kind::Conflict, source: Arc::new(sqlx::Error::Protocol(message.into())) }
     }
 
+    /// Whoever would have committed is gone; whether they did is not known.
+    pub(crate) fn worker_ended() -> Self {
+        sqlx::Error::WorkerCrashed.into()
+    }
+
     /// A failure that no engine raised: a panic in the middle of a batch, a row that is not what it must be.
     pub fn bug(message: impl Into<String>) -> Self {
         sqlx::Error::Protocol(message.into()).into()

@@ -50,6 +50,20 @@ pub struct GroupConfig {
     pub batch_max: usize,
 }
 
+impl GroupConfig {
+    /// Notes what cannot be; `at` is where the settings stand.
+    pub fn validate(&self, at: &str, problems: &mut Vec<String>) {
+        for (name, value) in [("queue_max", self.queue_max), ("batch_max", self.batch_max)] {
+            if !(1..=QUEUE_MAX).contains(&value) {
+                problems.push(format!("{at}.{name} must be 1 to {QUEUE_MAX}"));
+            }
+        }
+    }
+}
+
+/// No queue is longer: each waiting command takes memory.
+const QUEUE_MAX: usize = 1_000_000;
+
 impl Default for GroupConfig {
     fn default() -> Self {
         Self { queue_max: 4_096, batch_max: 256 }
@@ -138,7 +152,7 @@ impl<B: Batch> GroupCommit<B> {
         let (answer, answered) = oneshot::channel();
         let ticket = Ticket { deadline, answer };
         self.queue.try_send(Queued { command, ticket }).map_err(|_| GroupError::QueueFull)?;
-        answered.await.unwrap_or_else(|_| Err(Error::bug("the group's worker ended").into()))
+        answered.await.unwrap_or_else(|_| Err(Error::worker_ended().into()))
     }
 
     /// What the group has done so far.

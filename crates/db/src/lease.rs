@@ -1,7 +1,7 @@
 //! Leases: of several replicas, one at a time does a piece of background work.
 //!
-//! A lease has an epoch that grows whenever the holder changes. Work that must not be done by a holder that has lost its lease without
-//! noticing carries the epoch and checks it with [`is_current`] in its own transaction.
+//! A lease is for economy, and for order among those who keep it. It does not fence: a holder that has slept may act after another has
+//! taken over, so what it does must be safe to do twice. The epoch grows whenever the holder changes.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
@@ -43,16 +43,6 @@ pub async fn acquire(
     .fetch_optional(tx)
     .await?;
     Ok(epoch.map(|(epoch,)| Lease { name: name.to_owned(), epoch, expires_at }))
-}
-
-/// Whether the lease is still that of this epoch; the row stays locked until the transaction ends.
-pub async fn is_current(tx: &mut Tx, lease: &Lease) -> Result<bool, Error> {
-    let touched = sql("UPDATE leases SET epoch = epoch WHERE name = $1 AND epoch = $2")
-        .bind(&lease.name)
-        .bind(lease.epoch)
-        .execute(tx)
-        .await?;
-    Ok(touched == 1)
 }
 
 /// Gives the lease up, so that another need not wait for it to run out.

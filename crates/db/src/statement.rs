@@ -37,44 +37,53 @@ impl Statement {
 
     /// Runs it; the number of rows that it touched.
     pub async fn execute(self, tx: &mut Tx) -> Result<u64, Error> {
-        Ok(match &mut tx.0 {
+        let result = match &mut tx.inner {
             Inner::Sqlite(tx) => {
                 let (text, arguments) = self.for_sqlite()?;
-                sqlx::query_with(AssertSqlSafe(text), arguments).execute(&mut **tx).await?.rows_affected()
+                sqlx::query_with(AssertSqlSafe(text), arguments)
+                    .execute(&mut **tx)
+                    .await
+                    .map(|done| done.rows_affected())
             }
             Inner::Postgres(tx) => {
                 let (text, arguments) = self.for_postgres()?;
-                sqlx::query_with(AssertSqlSafe(text), arguments).execute(&mut **tx).await?.rows_affected()
+                sqlx::query_with(AssertSqlSafe(text), arguments)
+                    .execute(&mut **tx)
+                    .await
+                    .map(|done| done.rows_affected())
             }
-        })
+        };
+        tx.note(result)
     }
 
     /// Every row. Bounded by the statement's own LIMIT or key.
     pub async fn fetch_all<R: Row>(self, tx: &mut Tx) -> Result<Vec<R>, Error> {
-        Ok(match &mut tx.0 {
+        let result = match &mut tx.inner {
             Inner::Sqlite(tx) => {
                 let (text, arguments) = self.for_sqlite()?;
-                sqlx::query_as_with(AssertSqlSafe(text), arguments).fetch_all(&mut **tx).await?
+                sqlx::query_as_with(AssertSqlSafe(text), arguments).fetch_all(&mut **tx).await
             }
             Inner::Postgres(tx) => {
                 let (text, arguments) = self.for_postgres()?;
-                sqlx::query_as_with(AssertSqlSafe(text), arguments).fetch_all(&mut **tx).await?
+                sqlx::query_as_with(AssertSqlSafe(text), arguments).fetch_all(&mut **tx).await
             }
-        })
+        };
+        tx.note(result)
     }
 
     /// The row, if there is one.
     pub async fn fetch_optional<R: Row>(self, tx: &mut Tx) -> Result<Option<R>, Error> {
-        Ok(match &mut tx.0 {
+        let result = match &mut tx.inner {
             Inner::Sqlite(tx) => {
                 let (text, arguments) = self.for_sqlite()?;
-                sqlx::query_as_with(AssertSqlSafe(text), arguments).fetch_optional(&mut **tx).await?
+                sqlx::query_as_with(AssertSqlSafe(text), arguments).fetch_optional(&mut **tx).await
             }
             Inner::Postgres(tx) => {
                 let (text, arguments) = self.for_postgres()?;
-                sqlx::query_as_with(AssertSqlSafe(text), arguments).fetch_optional(&mut **tx).await?
+                sqlx::query_as_with(AssertSqlSafe(text), arguments).fetch_optional(&mut **tx).await
             }
-        })
+        };
+        tx.note(result)
     }
 
     /// The one row; none is a bug.

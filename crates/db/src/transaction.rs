@@ -7,7 +7,11 @@ use crate::error::Error;
 
 /// A transaction. Dropped without a commit, it is rolled back.
 #[derive(Debug)]
-pub struct Tx(pub(crate) Inner);
+pub struct Tx {
+    pub(crate) inner: Inner,
+    /// A statement failed. PostgreSQL would answer COMMIT by undoing everything and reporting success, SQLite by keeping the rest.
+    failed: bool,
+}
 
 #[derive(Debug)]
 pub(crate) enum Inner {
@@ -17,24 +21,34 @@ pub(crate) enum Inner {
 
 impl Tx {
     pub(crate) fn sqlite(tx: Transaction<'static, Sqlite>) -> Self {
-        Self(Inner::Sqlite(tx))
+        Self { inner: Inner::Sqlite(tx), failed: false }
     }
 
     pub(crate) fn postgres(tx: Transaction<'static, Postgres>) -> Self {
-        Self(Inner::Postgres(tx))
+        Self { inner: Inner::Postgres(tx), failed: false }
     }
 
     /// Which engine it is on.
     pub fn engine(&self) -> Engine {
-        match self.0 {
+        match self.inner {
             Inner::Sqlite(_) => Engine::Sqlite,
             Inner::Postgres(_) => Engine::Postgres,
         }
     }
 
-    /// Makes it durable. After an error of kind `Unavailable` the outcome is not known.
+    /// What a statement came to. An error that its caller swallows is remembered.
+    pub(crate) fn note<T>(&mut self, result: Result<T, sqlx::Error>) -> Result<T, Error> {
+        self.failed |= result.is_err();
+        Ok(result?)
+    }
+
+    /// Makes it durable: all of it, or, if any statement failed, nothing. After an error of kind `Unavailable` the outcome is not known.
     pub async fn commit(self) -> Result<(), Error> {
-        match self.0 {
+        if self.failed {
+            self.rollback().await?;
+            return Err(Error::bug("a statement failed, and its transaction was to be committed"));
+        }
+        match self.inner {
             Inner::Sqlite(tx) => tx.commit().await?,
             Inner::Postgres(tx) => tx.commit().await?,
         }
@@ -43,7 +57,7 @@ impl Tx {
 
     /// Undoes it, and waits until that is done.
     pub async fn rollback(self) -> Result<(), Error> {
-        match self.0 {
+        match self.inner {
             Inner::Sqlite(tx) => tx.rollback().await?,
             Inner::Postgres(tx) => tx.rollback().await?,
         }

@@ -244,8 +244,6 @@ async fn a_lease_has_one_holder_and_a_new_epoch_for_each() {
         assert_eq!((first.epoch, renewed.epoch, renewed.expires_at), (1, 1, time(2) + ttl));
         let second = lease::acquire(&mut tx, "relay", two, renewed.expires_at, ttl).await.unwrap().unwrap();
         assert_eq!(second.epoch, 2);
-        assert!(!lease::is_current(&mut tx, &first).await.unwrap());
-        assert!(lease::is_current(&mut tx, &second).await.unwrap());
         lease::release(&mut tx, &second, two, time(3)).await.unwrap();
         assert!(lease::acquire(&mut tx, "relay", one, time(3), ttl).await.unwrap().is_some());
     })

@@ -15,7 +15,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use souk_db::{Db, Engine, Kind, Tx, sql};
+use souk_db::{Db, Kind, Tx};
 use souk_runtime::{Kernel, Metrics};
 use tokio::sync::Semaphore;
 use tracing::{Instrument, error, info_span, warn};
@@ -256,16 +256,10 @@ impl Subscription {
         let handling = AssertUnwindSafe(self.handler.call(tx, event)).catch_unwind();
         // By the runtime's own time: it guards against a handler that hangs, and a clock that a test moves says nothing of that.
         match tokio::time::timeout(Duration::from_millis(self.consumer.config.handle_timeout_ms), handling).await {
-            Err(_) => return Err(HandlerError::retry("handler timed out")),
-            Ok(Err(_)) => return Err(HandlerError::retry("handler panicked")),
-            Ok(Ok(handled)) => handled?,
+            Err(_) => Err(HandlerError::retry("handler timed out")),
+            Ok(Err(_)) => Err(HandlerError::retry("handler panicked")),
+            Ok(Ok(handled)) => handled,
         }
-        if tx.engine() == Engine::Postgres {
-            // A handler that has swallowed an error of a statement leaves a transaction whose COMMIT undoes everything and reports
-            // success. Any further statement fails in it.
-            sql("SELECT 1").execute(tx).await?;
-        }
-        Ok(())
     }
 
     async fn park(&self, event: &Event, tries: u32, error: &HandlerError) -> Result<(), souk_db::Error> {

@@ -1,0 +1,76 @@
+//! What a transaction leaves behind when something breaks in it: nothing, on either engine.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use futures::FutureExt;
+use souk_db::{Db, DbConfig, Kind, sql};
+use souk_testkit::{on_both, postgres, sqlite};
+
+async fn table(db: &Db) {
+    let mut tx = db.write().await.unwrap();
+    sql("CREATE TABLE t (id BIGINT NOT NULL PRIMARY KEY, s TEXT)").execute(&mut tx).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+async fn insert(db: &Db, id: i64, text: String) -> Result<(), souk_db::Error> {
+    let mut tx = db.write().await?;
+    sql("INSERT INTO t (id, s) VALUES ($1, $2)").bind(id).bind(text).execute(&mut tx).await?;
+    tx.commit().await
+}
+
+async fn ids(db: &Db) -> Vec<i64> {
+    let mut tx = db.read().await.unwrap();
+    let rows: Vec<(i64,)> = sql("SELECT id FROM t ORDER BY id").fetch_all(&mut tx).await.unwrap();
+    rows.into_iter().map(|(id,)| id).collect()
+}
+
+#[tokio::test]
+async fn a_transaction_in_which_a_statement_failed_is_not_committed() {
+    on_both(&[], |db| async move {
+        table(&db).await;
+        let mut tx = db.write().await.unwrap();
+        sql("INSERT INTO t (id) VALUES (1)").execute(&mut tx).await.unwrap();
+        sql("INSERT INTO t (id) VALUES (1)").execute(&mut tx).await.unwrap_err(); // and the caller swallows it
+        assert_eq!(tx.commit().await.unwrap_err().kind(), Kind::Bug);
+        assert!(ids(&db).await.is_empty());
+        insert(&db, 2, String::new()).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_full_disk_fails_what_meets_it_and_nothing_after() {
+    let db = sqlite().await;
+    table(&db).await;
+    let mut tx = db.write().await.unwrap();
+    sql("PRAGMA max_page_count = 3").execute(&mut tx).await.unwrap();
+    let full = sql("INSERT INTO t (id, s) VALUES (1, $1)").bind("x".repeat(1_000_000)).execute(&mut tx).await;
+    assert_eq!(full.unwrap_err().kind(), Kind::Unavailable);
+    drop(tx);
+    for id in 2..5 {
+        insert(&db, id, "x".repeat(10_000)).await.unwrap(); // there is room again, by way of a fresh connection
+    }
+    assert_eq!(ids(&db).await, [2, 3, 4]);
+}
+
+#[tokio::test]
+async fn a_caller_who_goes_away_while_a_transaction_begins_leaves_none_open() {
+    let database = postgres().await;
+    let config = DbConfig { connections_max: 1, ..database.config().clone() };
+    let db = Db::open(&config).await.unwrap();
+    table(&db).await;
+    for id in 0..20 {
+        for polls in 1..4 {
+            let mut reading = Box::pin(db.read());
+            for _ in 0..polls {
+                if reading.as_mut().now_or_never().is_some() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+            drop(reading);
+        }
+        insert(&db, id, String::new()).await.unwrap();
+    }
+    assert_eq!(ids(&db).await.len(), 20);
+}
