@@ -49,7 +49,7 @@ pub async fn start(kernel: Kernel, config: Config) -> anyhow::Result<Running> {
     };
     user.service_accounts.insert("order".to_owned(), account(&order_secret, &ORDER_SCOPES));
     user.service_accounts.insert("demo".to_owned(), account(&demo_secret, &DEMO_SCOPES));
-    let user = souk_user::start(kernel.clone(), user, souk_user::Deps { bus: bus.clone() }).await?;
+    let user = souk_user::start(kernel.clone(), user, souk_user::Deps::new(bus.clone())).await?;
 
     inventory.user = ClientConfig { addresses: address(user.address), ..inventory.user };
     let inventory = souk_inventory::start(kernel.clone(), inventory, souk_inventory::Deps { bus: bus.clone() }).await?;

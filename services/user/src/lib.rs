@@ -15,6 +15,7 @@ pub mod throttle;
 pub mod wire;
 mod workers;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,10 +49,28 @@ const KEY_WAITS_MAX: u32 = 50;
 const KEY_WAIT: Duration = Duration::from_millis(200);
 
 /// What the service shares with others of its process.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Deps {
     /// Where events go.
     pub bus: Bus,
+    /// Shows the first administrator to a person, once: the password is nowhere else. Called before the account is stored.
+    pub show_first_administrator: ShowFirstAdministrator,
+}
+
+/// An error keeps the account from being created.
+pub type ShowFirstAdministrator = Arc<dyn Fn(&FirstAdministrator) -> anyhow::Result<()> + Send + Sync>;
+
+impl Deps {
+    /// Shows the first administrator to nobody: see [`Running::first_administrator`].
+    pub fn new(bus: Bus) -> Self {
+        Self { bus, show_first_administrator: Arc::new(|_| Ok(())) }
+    }
+}
+
+impl fmt::Debug for Deps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Deps").field("bus", &self.bus).finish_non_exhaustive()
+    }
 }
 
 /// The service, up and running. It ends with the kernel's tasks.
@@ -59,7 +78,7 @@ pub struct Deps {
 pub struct Running {
     /// Where it listens.
     pub address: SocketAddr,
-    /// The administrator that was created because there was none: to be shown once.
+    /// The administrator that was created because there was none.
     pub first_administrator: Option<FirstAdministrator>,
     /// What its operations use.
     pub app: App,
@@ -114,8 +133,9 @@ pub async fn open(kernel: &Kernel, config: &Config, deps: &Deps) -> anyhow::Resu
         shutdown: kernel.tasks.shutdown().clone(),
     };
     first_key(&app).await?;
-    let first_administrator =
-        ops::create_first_administrator(&app, &admin_email).await.context("no administrator can be created")?;
+    let first_administrator = ops::create_first_administrator(&app, &admin_email, &*deps.show_first_administrator)
+        .await
+        .context("no administrator can be created")?;
     workers::start(&app, kernel, config);
     Ok((app, first_administrator))
 }

@@ -2,11 +2,12 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use souk_events::Bus;
 use souk_runtime::config::App;
 use souk_user::config::Process;
-use souk_user::{Deps, start};
+use souk_user::{Deps, FirstAdministrator, start};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -17,13 +18,17 @@ fn main() -> ExitCode {
         &app,
         |config: &Process| config.process.clone(),
         async |kernel, config: Process, _| {
-            let running = start(kernel, config.user, Deps { bus: Bus::memory() }).await?;
-            if let Some(first) = running.first_administrator {
-                // To the terminal, this once, and never to a log.
-                writeln!(std::io::stdout(), "administrator: {}  password: {}", first.email, first.password.expose())?;
-            }
+            let deps = Deps { show_first_administrator: Arc::new(show), ..Deps::new(Bus::memory()) };
+            let running = start(kernel, config.user, deps).await?;
             tracing::info!(address = %running.address, "user listens");
             Ok(())
         },
     )
+}
+
+/// To the terminal, this once, and never to a log.
+fn show(first: &FirstAdministrator) -> anyhow::Result<()> {
+    let mut terminal = std::io::stdout().lock();
+    writeln!(terminal, "administrator: {}  password: {}", first.email, first.password.expose())?;
+    Ok(terminal.flush()?)
 }

@@ -35,7 +35,14 @@ impl fmt::Debug for FirstAdministrator {
 }
 
 /// Creates one, unless there is one; `None`: there is, or another replica is at it.
-pub async fn create_first_administrator(app: &App, email: &Email) -> Result<Option<FirstAdministrator>, Error> {
+///
+/// It is shown before the commit: a crash in between leaves a password that was shown and does not work, and the next start shows another.
+/// The other way round it would leave an administrator whose password nobody knows.
+pub async fn create_first_administrator(
+    app: &App,
+    email: &Email,
+    show: impl FnOnce(&FirstAdministrator) -> anyhow::Result<()>,
+) -> anyhow::Result<Option<FirstAdministrator>> {
     if !store::administrators_to_change(&mut app.db.write().await?).await?.is_empty() {
         return Ok(None);
     }
@@ -54,12 +61,14 @@ pub async fn create_first_administrator(app: &App, email: &Email) -> Result<Opti
         return Ok(None);
     }
     if !store::insert_account(&mut tx, &account).await? {
-        return Err(Error::UserExists(email.clone()));
+        return Err(Error::UserExists(email.clone()).into());
     }
     let subject = format!("user/{}", account.user.id);
     let audited = audit::by_system(app, Action::FirstAdministratorCreated, subject, String::new());
     store::append_audit(&mut tx, &audited).await?;
     outbox::append(&mut tx, &[events::user_registered(&account.user, &app.ids)]).await?;
+    let first = FirstAdministrator { email: email.as_str().to_owned(), password: Secret::new(text) };
+    show(&first)?;
     tx.commit().await?;
-    Ok(Some(FirstAdministrator { email: email.as_str().to_owned(), password: Secret::new(text) }))
+    Ok(Some(first))
 }

@@ -4,6 +4,8 @@ use souk_db::sql;
 use souk_proto_common::REPLAY_HEADER;
 use souk_proto_common::v1::Reason;
 use souk_proto_user::v1 as pb;
+use souk_user::domain::Email;
+use souk_user::{FirstAdministrator, ops};
 use tonic::Code;
 
 use crate::harness::{PASSWORD, SERVICE_SECRET, Server, auth_of, refused, violations};
@@ -129,6 +131,30 @@ async fn the_first_administrator_is_created_once() {
     assert_eq!(server.start_again(|_| {}).await.first_administrator, None);
     let first = format!("{:?}", server.running);
     assert!(!first.contains(server.running.first_administrator.as_ref().unwrap().password.expose()));
+}
+
+#[tokio::test]
+async fn a_first_administrator_who_cannot_be_shown_is_not_created() {
+    let server = Server::start().await;
+    let mut tx = server.database.write().await.unwrap();
+    for text in ["DELETE FROM user_roles", "DELETE FROM users", "DELETE FROM leases"] {
+        sql(text).execute(&mut tx).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    let (app, before) = (&server.running.app, server.rows().await);
+    let email = Email::parse("root@x.example").unwrap();
+    let gone = |_: &FirstAdministrator| anyhow::bail!("the terminal is gone");
+    ops::create_first_administrator(app, &email, gone).await.unwrap_err();
+    assert_eq!(server.rows().await, before);
+
+    let mut shown = Vec::new();
+    let show = |first: &FirstAdministrator| {
+        shown.push(first.clone());
+        Ok(())
+    };
+    let created = ops::create_first_administrator(app, &email, show).await.unwrap();
+    assert_eq!(shown, Vec::from_iter(created));
+    server.try_login("root@x.example", shown[0].password.expose()).await.unwrap();
 }
 
 #[tokio::test]

@@ -1,8 +1,10 @@
 //! A server of one test, on a clock that stands still, and clients with and without tokens.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use chrono::DateTime;
+use souk_db::sql;
 use souk_events::Bus;
 use souk_proto_common::failure::reason_of;
 use souk_proto_common::v1::Reason;
@@ -64,7 +66,7 @@ impl Server {
             service_accounts: [("order".to_owned(), account)].into(),
             ..Config::default()
         };
-        let running = start(kernel.clone(), config.clone(), Deps { bus: Bus::memory() }).await.unwrap();
+        let running = start(kernel.clone(), config.clone(), Deps::new(Bus::memory())).await.unwrap();
         let channel = Channel::from_shared(format!("http://{}", running.address)).unwrap().connect().await.unwrap();
         Self { kernel, running, database, config, channel }
     }
@@ -73,7 +75,7 @@ impl Server {
     pub(crate) async fn start_again(&self, change: impl FnOnce(&mut Config)) -> Running {
         let mut config = self.config.clone();
         change(&mut config);
-        start(Kernel::new(self.kernel.clock.clone()), config, Deps { bus: Bus::memory() }).await.unwrap()
+        start(Kernel::new(self.kernel.clock.clone()), config, Deps::new(Bus::memory())).await.unwrap()
     }
 
     /// A client of its own connection.
@@ -142,6 +144,19 @@ impl Server {
     pub(crate) async fn refresh(&self, refresh_token: &str) -> Result<pb::TokenPair, Status> {
         let request = pb::RefreshTokenRequest { refresh_token: refresh_token.into() };
         Ok(self.auth().refresh_token(request).await?.into_inner().tokens.unwrap())
+    }
+
+    /// How many rows each table has: no call that is refused changes it.
+    pub(crate) async fn rows(&self) -> Vec<(String, i64)> {
+        let mut tx = self.database.read().await.unwrap();
+        let tables: BTreeSet<String> =
+            souk_db::schema::columns(&mut tx).await.unwrap().into_iter().map(|column| column.table_name).collect();
+        let mut rows = Vec::new();
+        for table in tables.into_iter().filter(|table| table != "leases") {
+            let (count,): (i64,) = sql(format!("SELECT COUNT(*) FROM {table}")).fetch_one(&mut tx).await.unwrap();
+            rows.push((table, count));
+        }
+        rows
     }
 
     /// What happened to the subject, in the order of the alphabet: the clock stands still.
