@@ -90,7 +90,7 @@ pub struct StoredToken {
     pub used: Option<Used>,
 }
 
-/// The exchange of a token.
+/// The exchange of a token. One that was re-issued is void: it is its own successor, which nobody else's can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Used {
     /// When.
@@ -144,6 +144,7 @@ impl Session {
             return Exchange::Expired;
         }
         match token.used {
+            Some(used) if used.successor == token.hash => Exchange::Reused,
             Some(used) if successor_used || now >= used.at + rules.replay => Exchange::Reused,
             Some(used) => Exchange::Reissue { void: used.successor },
             None if now >= token.expires_at => Exchange::Expired,
@@ -186,6 +187,13 @@ mod tests {
         let used = used(&token, 1);
         assert_eq!(session.exchange(&used, false, &RULES, at(30)), Exchange::Reissue { void: [2; 32] });
         assert_eq!(session.exchange(&used, true, &RULES, at(2)), Exchange::Reused);
+    }
+
+    #[test]
+    fn a_void_token_is_never_exchanged_again() {
+        let (session, token) = session();
+        let void = StoredToken { used: Some(Used { at: at(1), successor: token.hash }), ..token };
+        assert_eq!(session.exchange(&void, false, &RULES, at(1)), Exchange::Reused);
     }
 
     #[test]

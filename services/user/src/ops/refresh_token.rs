@@ -31,10 +31,10 @@ async fn exchange_once(app: &App, token: &RefreshToken) -> Result<Tokens, Error>
     match session.exchange(&stored, successor_used, &app.session_rules, now) {
         Exchange::Rotate => store::mark_used(&mut tx, &stored.hash, &used_now).await?,
         Exchange::Reissue { void } => {
-            // The window counts from the first exchange; the void token is as good as used, so that whoever has it is noticed.
+            // The window counts from the first exchange. The void token stays, so that whoever has it is noticed.
             let at = stored.used.map_or(now, |used| used.at);
             store::mark_used(&mut tx, &stored.hash, &Used { at, ..used_now }).await?;
-            store::mark_used(&mut tx, &void, &used_now).await?;
+            store::mark_used(&mut tx, &void, &Used { at: now, successor: void }).await?;
         }
         Exchange::Reused => return Err(end_session(app, tx, &session).await?),
         Exchange::Revoked => return Err(Error::SessionRevoked),

@@ -128,6 +128,15 @@ async fn the_answer_that_was_lost_is_void() {
 }
 
 #[tokio::test]
+async fn two_parties_cannot_take_turns_with_lost_answers() {
+    let (server, first) = signed_in().await;
+    let lost = server.refresh(&first.refresh_token).await.unwrap();
+    let second = server.refresh(&first.refresh_token).await.unwrap();
+    reused(server.refresh(&lost.refresh_token).await);
+    revoked(server.refresh(&second.refresh_token).await);
+}
+
+#[tokio::test]
 async fn a_late_second_use_ends_the_session_for_everyone() {
     let (server, first) = signed_in().await;
     let second = server.refresh(&first.refresh_token).await.unwrap();
