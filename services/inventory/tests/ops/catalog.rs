@@ -1,0 +1,79 @@
+//! Products: created, changed, imported.
+
+use souk_inventory::domain::command::{Answer, Keyed};
+use souk_inventory::domain::product::{Etag, Patch};
+use souk_inventory::domain::query::{ImportRow, UpdateProduct};
+use souk_inventory::error::Error;
+use souk_inventory::ops;
+use souk_inventory::ops::import_products::{Effect, Imported, import_products};
+use souk_proto_common::IdempotencyKey;
+use uuid::Uuid;
+
+use crate::shop::{Shop, create, details, keyed, sku, staff};
+
+#[tokio::test]
+async fn a_product_is_created_once_and_a_late_repeat_is_recognised() {
+    let shop = Shop::on_sqlite().await;
+    let command = create(&shop.id(), "TEA");
+    let created = ops::create_product(&shop.app, &staff(), command.clone()).await.unwrap();
+    assert!(!created.replayed);
+    let again = ops::create_product(&shop.app, &staff(), command.clone()).await.unwrap();
+    assert_eq!((again.replayed, &again.value), (true, &created.value));
+    let taken = ops::create_product(&shop.app, &staff(), create(&shop.id(), "TEA")).await;
+    assert!(matches!(taken, Err(Error::ProductExists(_))), "{taken:?}");
+    let mut reused = command.clone();
+    reused.key.fingerprint = [2; 32];
+    let reused = ops::create_product(&shop.app, &staff(), reused).await;
+    assert!(matches!(reused, Err(Error::KeyReused)), "{reused:?}");
+    // Keys are forgotten after 72 hours, what they created is not.
+    shop.wait(73 * 3_600);
+    let forgotten = ops::expire_holds::forget_keys(&shop.app, shop.kernel.clock.now()).await.unwrap();
+    assert_eq!(forgotten, 1);
+    assert!(ops::create_product(&shop.app, &staff(), command).await.unwrap().replayed);
+}
+
+#[tokio::test]
+async fn an_update_changes_what_is_named_if_the_etag_is_current() {
+    let shop = Shop::on_sqlite().await.stocked(&["TEA"], 0).await;
+    let patch = Patch { name: Some("Green tea".into()), ..Patch::default() };
+    let update = |etag, patch| keyed(shop.id(), UpdateProduct { sku: sku("TEA"), etag, patch });
+    let updated = ops::update_product(&shop.app, &staff(), update(Some(Etag(1)), patch.clone())).await.unwrap().value;
+    assert_eq!((updated.details.name.as_str(), updated.version), ("Green tea", 2));
+    let late = ops::update_product(&shop.app, &staff(), update(Some(Etag(1)), patch.clone())).await;
+    assert!(matches!(late, Err(Error::ProductChanged { current: Etag(2), .. })), "{late:?}");
+    let same = ops::update_product(&shop.app, &staff(), update(None, patch)).await.unwrap().value;
+    assert_eq!(same, updated, "what is there already changes nothing");
+    assert_eq!(ops::get_product(&shop.app, sku("TEA")).await.unwrap(), updated);
+}
+
+#[tokio::test]
+async fn an_import_creates_updates_and_leaves_alone_row_by_row() {
+    let shop = Shop::on_sqlite().await.stocked(&["OLD", "SAME"], 0).await;
+    let row = |id: u128, text: &str, etag, amount_minor| Keyed {
+        key: IdempotencyKey { request_id: Uuid::from_u128(id), fingerprint: [1; 32] },
+        command: ImportRow { sku: sku(text), etag, details: details(text, amount_minor) },
+    };
+    let rows = [
+        row(1, "NEW", None, 100),
+        row(2, "OLD", Some(Etag(1)), 200),
+        row(3, "SAME", None, 100),
+        row(4, "OLD", Some(Etag(1)), 300),
+        row(5, "NEW", None, 500),
+        row(6, "NONE", Some(Etag(1)), 100),
+    ];
+    let done = |effect, version, replayed| Answer { value: Imported { effect, etag: Etag(version) }, replayed };
+    let results = import_products(&shop.app, &staff(), &rows).await.unwrap();
+    assert_eq!(results[0].clone().unwrap(), done(Effect::Created, 1, false));
+    assert_eq!(results[1].clone().unwrap(), done(Effect::Updated, 2, false));
+    assert_eq!(results[2].clone().unwrap(), done(Effect::Unchanged, 1, false));
+    assert!(matches!(results[3], Err(Error::ProductChanged { .. })));
+    assert_eq!(results[4].clone().unwrap(), done(Effect::Updated, 2, false));
+    assert!(matches!(results[5], Err(Error::ProductNotFound(_))));
+    assert_eq!(ops::get_product(&shop.app, sku("NEW")).await.unwrap().details.price.amount_minor, 500);
+    let again = import_products(&shop.app, &staff(), &rows[..2]).await.unwrap();
+    assert_eq!(again[0].clone().unwrap(), done(Effect::Created, 1, true));
+    assert_eq!(again[1].clone().unwrap(), done(Effect::Updated, 2, true));
+    let mut other = rows[0].clone();
+    other.key.fingerprint = [2; 32];
+    assert!(matches!(import_products(&shop.app, &staff(), &[other]).await.unwrap()[0], Err(Error::KeyReused)));
+}
