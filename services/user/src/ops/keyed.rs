@@ -6,8 +6,11 @@ use serde::de::DeserializeOwned;
 use souk_db::idempotency::{self, Key, Seen, Stored};
 use souk_db::{Error as DbError, Kind, Tx};
 use souk_proto_common::IdempotencyKey;
+use uuid::Uuid;
 
+use crate::domain::{Etag, User};
 use crate::error::Error;
+use crate::store;
 
 /// The key of a call of `caller`: a subject, or what an anonymous caller has proved.
 pub(super) fn call(caller: &str, method: &str, key: &IdempotencyKey) -> Key {
@@ -28,6 +31,33 @@ pub(super) async fn given<T: DeserializeOwned>(
         }
         Seen::Reused => Err(Error::KeyReused),
     }
+}
+
+/// The user that a keyed change is about.
+pub(super) enum Found {
+    /// The change was made before: the user as answered then.
+    Given(User),
+    /// The user now, as the caller last saw it, locked until the transaction ends.
+    Locked(User),
+}
+
+/// The lock comes first: a duplicate that waits for it finds what the first has answered then, and not that the user has changed.
+pub(super) async fn find_user(
+    tx: &mut Tx,
+    call: &Key,
+    key: &IdempotencyKey,
+    id: Uuid,
+    etag: Option<Etag>,
+) -> Result<Found, Error> {
+    let user = store::user_to_change(tx, id).await?;
+    if let Some(user) = given(tx, call, key).await? {
+        return Ok(Found::Given(user));
+    }
+    let user = user.ok_or_else(|| Error::UserNotFound(id.to_string()))?;
+    if etag.is_some_and(|etag| etag != user.etag()) {
+        return Err(Error::UserChanged { id, current: user.etag() });
+    }
+    Ok(Found::Locked(user))
 }
 
 /// Keeps the answer; a conflict, if the key was taken meanwhile.

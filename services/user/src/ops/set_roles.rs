@@ -5,7 +5,7 @@ use souk_events::outbox;
 use souk_interceptors::Caller;
 
 use super::audit::{self, Action};
-use super::keyed::{call, given, keep};
+use super::keyed::{Found, call, find_user, keep};
 use crate::domain::command::{Answer, Keyed, SetRoles};
 use crate::domain::{Role, Roles, User};
 use crate::error::Error;
@@ -27,14 +27,10 @@ async fn set_once(app: &App, caller: &Caller, asked: &Keyed<SetRoles>) -> Result
     let SetRoles { user_id, etag, roles } = &asked.command;
     let call = call(caller.subject(), METHOD, &asked.key);
     let mut tx = app.db.write().await?;
-    if let Some(user) = given(&mut tx, &call, &asked.key).await? {
-        return Ok(Answer::replayed(user));
-    }
-    let before = store::user_to_change(&mut tx, *user_id).await?;
-    let mut user = before.ok_or_else(|| Error::UserNotFound(user_id.to_string()))?;
-    if etag.is_some_and(|etag| etag != user.etag()) {
-        return Err(Error::UserChanged { id: *user_id, current: user.etag() });
-    }
+    let mut user = match find_user(&mut tx, &call, &asked.key, *user_id, *etag).await? {
+        Found::Given(user) => return Ok(Answer::replayed(user)),
+        Found::Locked(user) => user,
+    };
     let administrators = store::administrators_to_change(&mut tx).await?;
     if let Some(changed) = user.with_roles(roles, &administrators, now)? {
         store::save_user(&mut tx, &changed).await?;

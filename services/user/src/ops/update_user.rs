@@ -6,7 +6,7 @@ use souk_interceptors::Caller;
 
 use super::audit::{self, Action};
 use super::get_user::owner_or;
-use super::keyed::{call, given, keep};
+use super::keyed::{Found, call, find_user, keep};
 use crate::domain::User;
 use crate::domain::command::{Answer, Keyed, UpdateUser};
 use crate::error::Error;
@@ -29,14 +29,10 @@ async fn update_once(app: &App, caller: &Caller, asked: &Keyed<UpdateUser>) -> R
     let UpdateUser { user_id, etag, display_name } = &asked.command;
     let call = call(caller.subject(), METHOD, &asked.key);
     let mut tx = app.db.write().await?;
-    if let Some(user) = given(&mut tx, &call, &asked.key).await? {
-        return Ok(Answer::replayed(user));
-    }
-    let before = store::user_to_change(&mut tx, *user_id).await?;
-    let mut user = before.ok_or_else(|| Error::UserNotFound(user_id.to_string()))?;
-    if etag.is_some_and(|etag| etag != user.etag()) {
-        return Err(Error::UserChanged { id: *user_id, current: user.etag() });
-    }
+    let mut user = match find_user(&mut tx, &call, &asked.key, *user_id, *etag).await? {
+        Found::Given(user) => return Ok(Answer::replayed(user)),
+        Found::Locked(user) => user,
+    };
     if let Some(renamed) = display_name.as_ref().and_then(|name| user.renamed(name, now)) {
         store::save_user(&mut tx, &renamed).await?;
         let audited = audit::by(app, caller, Action::ProfileChanged, format!("user/{user_id}"), "display_name".into());

@@ -100,6 +100,41 @@ async fn of_two_administrators_who_resign_at_once_one_stays() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_change_sent_many_times_at_once_is_made_once_and_answered_alike() {
+    on_both(async |server, replica| {
+        let ada = server.register("ada@x.example").await;
+        let scopes = ["users.write", "roles.write"].into();
+        let token = server.running.app.issuer.service_token("test", &scopes, server.kernel.clock.now()).unwrap().token;
+        let clients = [server.users(&token), Server::users_of(&replica, &token).await];
+        let rename = pb::UpdateUserRequest {
+            request_id: server.id(),
+            user: Some(pb::User { display_name: "Countess".into(), ..ada.clone() }),
+            update_mask: Some(pbjson_types::FieldMask { paths: vec!["display_name".into()] }),
+        };
+        let calls = (0..20).map(|index| {
+            let (mut users, rename) = (clients[index % 2].clone(), rename.clone());
+            async move { users.update_user(rename).await.unwrap().into_inner().user.unwrap() }
+        });
+        let answers = join_all(calls).await;
+        assert_eq!(answers[0].display_name, "Countess");
+        assert!(answers.iter().all(|answer| *answer == answers[0]));
+
+        let etag = answers[0].etag.clone();
+        let appoint = pb::SetRolesRequest { etag, ..set_role(&server, &ada.user_id, pb::Role::Staff) };
+        let calls = (0..20).map(|index| {
+            let (mut users, appoint) = (clients[index % 2].clone(), appoint.clone());
+            async move { users.set_roles(appoint).await.unwrap().into_inner().user.unwrap() }
+        });
+        let answers = join_all(calls).await;
+        assert_eq!(answers[0].roles, [i32::from(pb::Role::Staff)]);
+        assert!(answers.iter().all(|answer| *answer == answers[0]));
+        let audited = server.audit(&format!("user/{}", ada.user_id)).await;
+        assert_eq!(audited, ["PROFILE_CHANGED", "REGISTERED", "ROLES_CHANGED"]);
+    })
+    .await;
+}
+
 fn set_role(server: &Server, user_id: &str, role: pb::Role) -> pb::SetRolesRequest {
     let roles = vec![role.into()];
     pb::SetRolesRequest { request_id: server.id(), user_id: user_id.into(), roles, etag: String::new() }
