@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
 use souk_proto_common::{Failure, Method};
-use souk_runtime::Ids;
+use souk_runtime::{Ids, story};
 use tokio::time::Instant;
 use tracing::Span;
 use uuid::Uuid;
@@ -76,7 +76,7 @@ pub fn patience(most: Duration) -> Instant {
 /// A bug of ours met in the call that is being served: logged here and nowhere else, and what the caller is told of it.
 pub fn bug(what: &'static str, error: &(dyn std::error::Error + 'static)) -> Failure {
     let call_id = current().map(|context| context.call_id.to_string()).unwrap_or_default();
-    tracing::error!(error, %call_id, what, "bug");
+    tracing::error!(error = story(error), %call_id, what, "bug");
     Failure::internal(call_id)
 }
 

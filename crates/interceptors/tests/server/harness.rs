@@ -29,10 +29,15 @@ pub(crate) const ADMIN: &str = "/probe.v1.Probe/Admin";
 /// It is served, and no table has it.
 pub(crate) const UNRULED: &str = "/probe.v1.Probe/Unruled";
 
-/// What only some may call.
-static GUARDED: [Method; 2] = [
+pub(crate) const UPLOAD: &str = "/probe.v1.Probe/Upload";
+pub(crate) const CHAT: &str = "/probe.v1.Probe/Chat";
+
+/// What only some may call, and what streams the other way.
+static MORE_METHODS: [Method; 4] = [
     Method { path: MINE, access: Access::SignedIn, shape: Shape::Unary, read_only: true, keyed: false },
     Method { path: ADMIN, access: Access::Scope("probe.admin"), shape: Shape::Unary, read_only: false, keyed: true },
+    Method { path: UPLOAD, access: Access::Public, shape: Shape::ClientStream, read_only: true, keyed: false },
+    Method { path: CHAT, access: Access::Public, shape: Shape::BidiStream, read_only: true, keyed: false },
 ];
 
 pub(crate) struct Server {
@@ -48,7 +53,7 @@ impl Server {
 
     /// Under a stack that is configured by `amend`.
     pub(crate) async fn with(probe: Probe, amend: impl FnOnce(&mut StackConfig)) -> Self {
-        Self::on(probe, &[&METHODS, &GUARDED], amend).await
+        Self::on(probe, &[&METHODS, &MORE_METHODS], amend).await
     }
 
     /// Any routes, under the rules of any tables.

@@ -16,4 +16,5 @@ mod rate_limit;
 mod request_log;
 mod rescue;
 mod shed;
+mod streams;
 mod trace;

@@ -104,14 +104,6 @@ async fn a_message_that_is_too_large_is_told_as_such() {
     assert_eq!(outcome(&status), Outcome::Definite);
 }
 
-/// What tonic says when the message that is too large is not the first, and the handler passes its words on.
-#[tokio::test]
-async fn a_message_that_is_too_large_is_told_as_such_in_the_middle_of_a_stream() {
-    let words = "Error, decoded message length too large: found 2 bytes, the limit is: 1 bytes";
-    let server = failing(Status::out_of_range(words)).await;
-    assert_refused(end_of_stream(&server).await, Code::ResourceExhausted, Reason::MessageTooLarge);
-}
-
 const CHECK: &str = "/grpc.health.v1.Health/Check";
 /// Health as if it were of our contract: real protobuf.
 static CHECKED: [Method; 1] =

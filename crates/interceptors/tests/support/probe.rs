@@ -7,14 +7,14 @@ use std::task::{Context, Poll};
 use bytes::{Buf, BufMut, Bytes};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, StreamExt, TryFutureExt, TryStreamExt};
 use http::uri::PathAndQuery;
 use souk_proto_common::{Access, Method, Shape};
 use tonic::body::Body;
 use tonic::client::GrpcService;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::StdError;
-use tonic::server::{ServerStreamingService, UnaryService};
+use tonic::server::{ClientStreamingService, ServerStreamingService, StreamingService, UnaryService};
 use tonic::{Request, Response, Status, Streaming};
 
 /// Larger requests are refused by tonic.
@@ -40,7 +40,8 @@ const fn method(path: &'static str, shape: Shape, read_only: bool, keyed: bool) 
 pub(crate) type Answers = BoxStream<'static, Result<Bytes, Status>>;
 type Handler<T> = Arc<dyn Fn(Request<Bytes>) -> BoxFuture<'static, Result<Response<T>, Status>> + Send + Sync>;
 
-/// The service under test's stack. Every method whose name begins with `Watch` streams.
+/// The service under test's stack. Its methods are told by their names: `Watch` streams to the caller, `Upload` from it and says how many
+/// bytes there were, `Chat` answers each message with itself, and any other is a call.
 #[derive(Clone)]
 pub(crate) struct Probe {
     unary: Handler<Bytes>,
@@ -99,6 +100,27 @@ impl ServerStreamingService<Bytes> for Probe {
     }
 }
 
+impl ClientStreamingService<Bytes> for Probe {
+    type Response = Bytes;
+    type Future = BoxFuture<'static, Result<Response<Bytes>, Status>>;
+
+    fn call(&mut self, request: Request<Streaming<Bytes>>) -> Self::Future {
+        let messages = request.into_inner();
+        let bytes = messages.try_fold(0, |bytes, message| async move { Ok(bytes + message.len()) });
+        bytes.map_ok(|bytes| Response::new(bytes.to_string().into())).boxed()
+    }
+}
+
+impl StreamingService<Bytes> for Probe {
+    type Response = Bytes;
+    type ResponseStream = Answers;
+    type Future = BoxFuture<'static, Result<Response<Answers>, Status>>;
+
+    fn call(&mut self, request: Request<Streaming<Bytes>>) -> Self::Future {
+        futures::future::ready(Ok(Response::new(request.into_inner().boxed()))).boxed()
+    }
+}
+
 impl tower::Service<http::Request<Body>> for Probe {
     type Response = http::Response<Body>;
     type Error = Infallible;
@@ -112,8 +134,12 @@ impl tower::Service<http::Request<Body>> for Probe {
         let probe = self.clone();
         let mut grpc = tonic::server::Grpc::new(Raw).max_decoding_message_size(REQUEST_BYTES_MAX);
         async move {
-            let streams = request.uri().path().contains("/Watch");
-            Ok(if streams { grpc.server_streaming(probe, request).await } else { grpc.unary(probe, request).await })
+            Ok(match request.uri().path().rsplit('/').next() {
+                Some("Watch") => grpc.server_streaming(probe, request).await,
+                Some("Upload") => grpc.client_streaming(probe, request).await,
+                Some("Chat") => grpc.streaming(probe, request).await,
+                _ => grpc.unary(probe, request).await,
+            })
         }
         .boxed()
     }
@@ -155,7 +181,7 @@ pub(crate) fn message() -> Request<Bytes> {
 
 /// Messages as they are.
 #[derive(Clone, Copy)]
-struct Raw;
+pub(crate) struct Raw;
 
 impl Codec for Raw {
     type Encode = Bytes;
