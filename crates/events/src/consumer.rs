@@ -16,7 +16,7 @@ use prometheus_client::metrics::family::Family;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use souk_db::{Db, Kind, Tx};
-use souk_runtime::{Kernel, Metrics};
+use souk_runtime::{Kernel, Metrics, story};
 use tokio::sync::Semaphore;
 use tracing::{Instrument, error, info_span, warn};
 use uuid::Uuid;
@@ -25,7 +25,6 @@ use crate::bus::BusError;
 use crate::event::{DecodeError, Event};
 use crate::pause::{backoff, hours_before};
 use crate::steps::{self, Steps};
-use crate::story::story;
 use crate::subject::{Pattern, PatternError};
 use crate::{dead_letters, inbox};
 

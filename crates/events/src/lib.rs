@@ -27,7 +27,6 @@ pub mod outbox;
 mod pause;
 mod relay;
 mod steps;
-mod story;
 mod subject;
 #[cfg(test)]
 mod tests;

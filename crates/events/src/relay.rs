@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use souk_db::lease::{self, Lease};
 use souk_db::{Db, Error};
-use souk_runtime::{Kernel, Metrics};
+use souk_runtime::{Kernel, Metrics, story};
 use tokio::sync::Notify;
 use tracing::{Instrument, debug, info, info_span, warn};
 use uuid::Uuid;
@@ -25,7 +25,6 @@ use crate::bus::Bus;
 use crate::outbox::Backlog;
 use crate::pause::{backoff, delta};
 use crate::steps::Steps;
-use crate::story::story;
 use term::{End, Term};
 
 /// The bounds of a relay.

@@ -4,13 +4,15 @@
 //! `url` under `[database]` in the file, `SOUK_DATABASE__URL` in the environment, `--database.url` on the command line. A key that the struct
 //! does not have is an error, wherever it stands.
 
+use std::convert::Infallible;
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use figment::providers::{Env, Format, Serialized, Toml};
-use figment::value::Value;
-use figment::{Figment, Profile};
+use figment::value::{Dict, Map, Value};
+use figment::{Figment, Metadata, Profile, Provider};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -67,7 +69,7 @@ pub fn load<C: Config>(app: &App, args: impl IntoIterator<Item = OsString>) -> R
     let settings = settings::<C>();
     let matches = match command(app, &settings).try_get_matches_from(args) {
         Ok(matches) => matches,
-        Err(shown) if !shown.use_stderr() => return Ok(Loaded::Print(shown.render().ansi().to_string())),
+        Err(shown) if !shown.use_stderr() => return Ok(Loaded::Print(rendered(&shown.render()))),
         Err(error) => return Err(error.into()),
     };
     let config: C = layers::<C>(&settings, &matches).extract().map_err(Box::new)?;
@@ -82,25 +84,53 @@ pub fn load<C: Config>(app: &App, args: impl IntoIterator<Item = OsString>) -> R
     Ok(Loaded::Run(config, matches))
 }
 
+/// In colours where somebody sees them.
+fn rendered(text: &clap::builder::StyledStr) -> String {
+    if std::io::stdout().is_terminal() { text.ansi().to_string() } else { text.to_string() }
+}
+
 fn layers<C: Config>(settings: &[Setting], matches: &ArgMatches) -> Figment {
     let mut figment = Figment::from(Serialized::defaults(C::default()));
     if let Some(file) = matches.get_one::<PathBuf>("config") {
         figment = figment.merge(Toml::file_exact(file));
     }
-    let environment = Env::prefixed(PREFIX)
-        .filter(|key| !NO_SETTINGS.iter().any(|no| no[PREFIX.len()..].eq_ignore_ascii_case(key.as_str())));
-    figment = figment.merge(environment.split("__"));
+    // What is no leaf: an entry of a map, or no setting at all, which is an error.
+    let mut known: Vec<String> = settings.iter().map(Setting::variable).collect();
+    known.extend(NO_SETTINGS.map(str::to_owned));
+    let others = Env::prefixed(PREFIX)
+        .filter(move |key| !known.iter().any(|known| known[PREFIX.len()..].eq_ignore_ascii_case(key.as_str())));
+    figment = figment.merge(others.split("__"));
+    for setting in settings {
+        if let Ok(text) = std::env::var(setting.variable()) {
+            figment = figment.merge(setting.given(&text, "environment variable"));
+        }
+    }
     for setting in settings {
         if let Some(text) = matches.get_one::<String>(&setting.path) {
-            let value: Value = text.parse().unwrap_or_else(|error| match error {});
-            figment = figment.merge(Serialized::from(nested(&setting.path, value), Profile::Default));
+            figment = figment.merge(setting.given(text, "command line"));
         }
     }
     figment
 }
 
+/// The value of a setting, as one source has it.
+struct Given {
+    source: &'static str,
+    value: Dict,
+}
+
+impl Provider for Given {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(self.source)
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        Ok(Profile::Default.collect(self.value.clone()))
+    }
+}
+
 /// `a.b`, 1 -> `{a: {b: 1}}`
-fn nested(path: &str, value: Value) -> figment::value::Dict {
+fn nested(path: &str, value: Value) -> Dict {
     let (first, rest) = path.split_once('.').unwrap_or((path, ""));
     let inner = if rest.is_empty() { value } else { nested(rest, value).into() };
     [(first.to_owned(), inner)].into()
@@ -137,6 +167,24 @@ fn command(app: &App, settings: &[Setting]) -> Command {
 struct Setting {
     path: String,
     help: String,
+    /// Its value is a text, whatever it looks like.
+    is_text: bool,
+}
+
+impl Setting {
+    /// Its name in the environment.
+    fn variable(&self) -> String {
+        format!("{PREFIX}{}", self.path.to_uppercase().replace('.', "__"))
+    }
+
+    fn given(&self, text: &str, source: &'static str) -> Given {
+        let value = if self.is_text {
+            Value::from(text)
+        } else {
+            text.parse().unwrap_or_else(|never: Infallible| match never {})
+        };
+        Given { source, value: nested(&self.path, value) }
+    }
 }
 
 /// Every leaf of `C`, with its doc comment and default.
@@ -167,6 +215,7 @@ fn walk(
             settings.push(Setting {
                 path,
                 help: format!("{} [default: {}]", described.unwrap_or_default(), shown(default)),
+                is_text: resolve(root, property)["type"] == "string",
             });
         }
     }
@@ -267,6 +316,7 @@ mod tests {
             let error = run(&["--config", "shop.toml"]).unwrap_err().to_string();
             assert!(error.contains("widht") && error.contains("shop.toml"), "{error}");
             assert!(run(&["--door.widht", "1"]).unwrap_err().to_string().contains("widht"));
+            assert!(run(&["--door.width", "x"]).unwrap_err().to_string().contains("command line"));
             jail.set_env("SOUK_DOOR__WIDHT", "1");
             let error = run(&[]).unwrap_err().to_string();
             assert!(error.contains("widht") && error.contains("environment"), "{error}");
@@ -287,11 +337,26 @@ mod tests {
     }
 
     #[test]
+    fn a_text_is_a_text_whatever_it_looks_like_and_no_error_shows_a_secret() {
+        Jail::expect_with(|jail| {
+            jail.create_file("shop.toml", "[door]\nword = 987654\n")?;
+            let error = run(&["--config", "shop.toml"]).unwrap_err().to_string();
+            assert!(error.contains("in quotes") && !error.contains("987654"), "{error}");
+            jail.set_env("SOUK_DOOR__WORD", "123456");
+            let shop = loaded(&["--name", "007"]);
+            assert_eq!((shop.name.as_str(), shop.door.word.expose()), ("007", "123456"));
+            Ok(())
+        });
+    }
+
+    #[test]
     fn what_is_printed_has_no_secrets_and_can_be_read_again() {
         Jail::expect_with(|_| {
             let text = printed(&["--door.word", "sesame", "--print-config"]);
             assert!(text.contains("width = 90") && !text.contains("sesame"), "{text}");
-            let _: Shop = toml::from_str(&text).unwrap();
+            let again = toml::from_str::<Shop>(&text).unwrap_err().to_string();
+            assert!(again.contains("asterisks"), "{again}");
+            let _: Shop = toml::from_str(&printed(&["--print-config"])).unwrap();
             let help = printed(&["--help"]);
             assert!(
                 help.contains("--door.width") && help.contains("Its width in centimetres") && help.contains("90"),

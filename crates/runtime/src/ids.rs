@@ -44,6 +44,7 @@ impl Ids {
     pub fn random_bytes<const N: usize>(&self) -> [u8; N] {
         let mut bytes = [0; N];
         match &self.source {
+            #[expect(clippy::disallowed_methods, reason = "the one place")]
             Source::System => rand::rng().fill_bytes(&mut bytes),
             Source::Seeded(generator) => {
                 generator.lock().unwrap_or_else(PoisonError::into_inner).fill_bytes(&mut bytes);

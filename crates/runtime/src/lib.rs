@@ -14,6 +14,7 @@ mod process;
 mod readiness;
 mod secret;
 pub mod server;
+mod story;
 mod tasks;
 mod telemetry;
 
@@ -25,5 +26,6 @@ pub use metrics::Metrics;
 pub use process::{ProcessConfig, run};
 pub use readiness::{Check, Readiness};
 pub use secret::Secret;
+pub use story::story;
 pub use tasks::Tasks;
 pub use telemetry::{LogFormat, TelemetryConfig};

@@ -17,6 +17,7 @@ use crate::config::{self, App, Config, Loaded};
 use crate::kernel::Kernel;
 use crate::readiness::Check;
 use crate::server;
+use crate::story::story;
 use crate::telemetry::{self, TelemetryConfig};
 
 /// What every process has.
@@ -60,18 +61,31 @@ where
     let (config, matches) = match config::load::<C>(app, std::env::args_os()) {
         Ok(Loaded::Run(config, matches)) => (config, matches),
         Ok(Loaded::Print(text)) => return print(&text),
-        Err(error) => return fail(&error.into()),
+        Err(config::Error::Flags(error)) => {
+            drop(error.print());
+            return ExitCode::from(USAGE);
+        }
+        Err(error) => return fail(&error),
     };
     let process = process(&config);
-    let result = telemetry::init(&process.telemetry).and_then(|()| {
-        let runtime = runtime(process.worker_threads)?;
+    if let Err(error) = telemetry::init(&process.telemetry) {
+        return fail(&*error);
+    }
+    let result = runtime(process.worker_threads).and_then(|runtime| {
         let result = runtime.block_on(serve(&process, |kernel| start(kernel, config, matches)));
         // Nothing is owed any more; a thread that hangs in a system call must not hold the end up.
         runtime.shutdown_timeout(Duration::from_secs(1));
         result
     });
-    result.map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS)
+    if let Err(error) = result {
+        error!(error = story(&*error), "ended by an error");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
 }
+
+/// The command line made no sense.
+const USAGE: u8 = 2;
 
 /// The check that is red until everything is up.
 const START: &str = "start";
@@ -100,6 +114,7 @@ where
     tokio::select! {
         ended = kernel.tasks.stop(within) => anyhow::ensure!(ended, "some tasks did not end within {within:?}"),
         _ = interrupt.recv() => anyhow::bail!("interrupted while shutting down"),
+        _ = terminate.recv() => anyhow::bail!("terminated while shutting down"),
     }
     info!("stopped");
     Ok(())
@@ -112,7 +127,9 @@ fn runtime(worker_threads: usize) -> anyhow::Result<tokio::runtime::Runtime> {
     if worker_threads > 0 {
         builder.worker_threads(worker_threads);
     }
-    builder.disable_lifo_slot().enable_all().build().context("the runtime cannot be started")
+    #[cfg(tokio_unstable)]
+    builder.disable_lifo_slot();
+    builder.enable_all().build().context("the runtime cannot be started")
 }
 
 fn print(text: &str) -> ExitCode {
@@ -121,9 +138,8 @@ fn print(text: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The one place where an error ends a process: told once, with its causes.
-fn fail(error: &anyhow::Error) -> ExitCode {
-    error!("{error:#}");
-    drop(writeln!(std::io::stderr(), "error: {error:#}"));
+/// An error from before there is a log.
+fn fail(error: &(dyn std::error::Error + 'static)) -> ExitCode {
+    drop(writeln!(std::io::stderr(), "error: {}", story(error)));
     ExitCode::FAILURE
 }

@@ -39,6 +39,8 @@ pub enum LogFormat {
 pub(crate) fn init(config: &TelemetryConfig) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&config.log).context("telemetry.log is not a filter")?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A line that cannot be written is lost: telling so on standard error, which cannot be written, would panic.
+    let builder = builder.log_internal_errors(false);
     let human = match config.log_format {
         LogFormat::Auto => std::io::stderr().is_terminal(),
         LogFormat::Human => true,

@@ -2,12 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use souk_runtime::server::{ServerConfig, bind, serve};
 use souk_runtime::{Check, Clock, Kernel, admin};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tonic::Status;
 use tonic::service::Routes;
 use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
@@ -40,6 +44,32 @@ async fn readiness_is_red_until_every_check_is_well_and_liveness_is_green_all_al
 }
 
 #[tokio::test]
+async fn at_the_end_a_call_in_flight_is_answered() {
+    let kernel = Kernel::new(Clock::system());
+    let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (arrived, may_answer) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (arriving, waiting) = (arrived.clone(), may_answer.clone());
+    let service = tower::service_fn(move |_| {
+        let (arriving, waiting) = (arriving.clone(), waiting.clone());
+        async move {
+            arriving.add_permits(1);
+            waiting.acquire().await.unwrap().forget();
+            Ok::<_, Infallible>(Status::not_found("at last").into_http())
+        }
+    });
+    serve(&kernel, "test", listener, &ServerConfig::default(), service).unwrap();
+    let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
+    let call = tokio::spawn(async move { HealthClient::new(channel).check(HealthCheckRequest::default()).await });
+    arrived.acquire().await.unwrap().forget();
+    let stopping = tokio::spawn(async move { kernel.tasks.stop(Duration::from_secs(10)).await });
+    tokio::task::yield_now().await;
+    may_answer.add_permits(1);
+    assert_eq!(call.await.unwrap().unwrap_err().message(), "at last");
+    assert!(stopping.await.unwrap());
+}
+
+#[tokio::test]
 async fn at_the_end_open_streams_have_their_time_and_no_more() {
     let kernel = Kernel::new(Clock::system());
     let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
@@ -56,7 +86,9 @@ async fn at_the_end_open_streams_have_their_time_and_no_more() {
     // A watch never ends by itself: it is cut.
     let mut watch = client.watch(request()).await.unwrap().into_inner();
     assert!(watch.message().await.unwrap().is_some());
+    let began = tokio::time::Instant::now();
     assert!(kernel.tasks.stop(Duration::from_secs(10)).await);
+    assert!(began.elapsed() >= Duration::from_millis(100), "{:?}", began.elapsed());
     assert!(watch.message().await.is_err());
     assert!(TcpStream::connect(address).await.is_err());
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use souk_db::Error;
 use souk_db::lease::Lease;
+use souk_runtime::story;
 use tokio::task::{JoinError, JoinSet};
 use tracing::{Instrument, Span, warn};
 use uuid::Uuid;
@@ -16,7 +17,6 @@ use crate::event::Event;
 use crate::outbox;
 use crate::pause::{after, hours_before};
 use crate::steps;
-use crate::story::story;
 
 /// See the module. Dropped, it lets go of everything.
 pub(super) struct Term<'r> {

@@ -64,11 +64,35 @@ impl Default for ServerConfig {
 }
 
 impl ServerConfig {
+    /// Notes what cannot be; `at` is where the settings stand.
+    pub fn validate(&self, at: &str, problems: &mut Vec<String>) {
+        for (name, value) in [
+            ("streams_per_connection_max", self.streams_per_connection_max.into()),
+            ("header_bytes_max", self.header_bytes_max.into()),
+            ("pending_resets_max", self.pending_resets_max as u64),
+            ("keepalive_interval_ms", self.keepalive_interval_ms),
+            ("keepalive_timeout_ms", self.keepalive_timeout_ms),
+        ] {
+            if !(1..=i32::MAX as u64).contains(&value) {
+                problems.push(format!("{at}.{name} must be 1 to {}", i32::MAX));
+            }
+        }
+        if self.drain_timeout_ms > DRAIN_TIMEOUT_MS_MAX {
+            problems.push(format!("{at}.drain_timeout_ms must be at most {DRAIN_TIMEOUT_MS_MAX}"));
+        }
+        if let Err(error) = cors(&self.allowed_origins) {
+            problems.push(format!("{at}.allowed_origins: {error}"));
+        }
+    }
+
     /// The defaults, listening on this port of the loopback.
     pub fn on_port(port: u16) -> Self {
         Self { listen: SocketAddr::from(([127, 0, 0, 1], port)), ..Self::default() }
     }
 }
+
+/// An orchestrator that waits longer than an hour has been forgotten.
+const DRAIN_TIMEOUT_MS_MAX: u64 = 3_600_000;
 
 /// Listens on the configured address. Port 0 is any free one: ask the listener which.
 pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -127,7 +151,7 @@ fn cors(origins: &[String]) -> anyhow::Result<CorsLayer> {
         AllowOrigin::any()
     } else {
         let parsed: Result<Vec<HeaderValue>, _> = origins.iter().map(|origin| origin.parse()).collect();
-        AllowOrigin::list(parsed.context("server.allowed_origins has an origin that is no header value")?)
+        AllowOrigin::list(parsed.context("an origin is no header value")?)
     };
     let exposed = ["grpc-status", "grpc-message", "grpc-status-details-bin", "souk-idempotent-replay", "souk-outcome"];
     Ok(CorsLayer::new()
