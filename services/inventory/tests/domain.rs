@@ -285,7 +285,7 @@ fn check(tables: &Tables, model: &Model, now: DateTime<Utc>) -> Result<(), TestC
 }
 
 #[test]
-fn a_reservation_whose_records_are_not_loaded_is_not_there_yet() {
+fn a_reservation_whose_lines_or_records_are_not_loaded_is_not_there_yet() {
     let now = at(0);
     let lines = Lines::sum([(key(0), 1)]).unwrap();
     let id = Uuid::from_u128(1);
@@ -293,8 +293,15 @@ fn a_reservation_whose_records_are_not_loaded_is_not_there_yet() {
     let stocks = vec![StockLevel { key: key(0), stock: Stock { on_hand: 1, ..Stock::default() } }];
     let mut book = Book::open(Loaded { stocks, ..Loaded::default() }, now);
     book.apply(&reserve, &stamp(&reserve, 1, now)).unwrap();
-    let reservations = book.close().reservations.into_iter().map(|changed| changed.now).collect();
-    let mut book = Book::open(Loaded { reservations, ..Loaded::default() }, now);
-    let commit = Command::Commit(Resolve { reservation_id: id, lines: None });
-    assert_eq!(book.apply(&commit, &stamp(&commit, 2, now)), Err(Refusal::ReservationNotFound(id)));
+    let kept = book.close().reservations.remove(0).now;
+    let mut without_lines = kept.clone();
+    without_lines.reservation.lines.clear();
+    let resolve = || Resolve { reservation_id: id, lines: None };
+    for kept in [kept, without_lines] {
+        let mut book = Book::open(Loaded { reservations: vec![kept], ..Loaded::default() }, now);
+        for command in [Command::Commit(resolve()), Command::Release(resolve())] {
+            let refused = book.apply(&command, &stamp(&command, 2, now));
+            assert_eq!(refused, Err(Refusal::ReservationNotFound(id)));
+        }
+    }
 }

@@ -136,8 +136,10 @@ impl Book {
         let mut kept = loaded.reservations;
         kept.sort_by_key(|kept| (kept.reservation.expires_at, kept.reservation.id));
         for kept in kept {
-            // One whose records are not all here was made while the batch was loading: it is not there yet, as far as this batch goes.
-            if kept.reservation.lines.iter().all(|line| book.stocks.contains_key(&line.key)) {
+            // One whose lines or records are not all here was made while the batch was loading: it is not there yet, as far as this
+            // batch goes. A step of one without lines would move nothing.
+            let lines = &kept.reservation.lines;
+            if !lines.is_empty() && lines.iter().all(|line| book.stocks.contains_key(&line.key)) {
                 book.note_due(&kept.reservation, now);
                 book.reservations.insert(kept.reservation.id, kept);
             }

@@ -1,9 +1,12 @@
 //! The book of a batch: loaded with a few set-based statements, saved with a few more.
 //!
 //! Two replicas on one PostgreSQL never decide on the same record at once: every record that a batch can change is locked, in the order
-//! (sku, location), before anything is decided. Reservations need no lock of their own, since no step of one is taken without the
-//! records of its lines. What has no row to lock yet (a record's first movement, a new reservation, a new key) is inserted with ON
-//! CONFLICT DO NOTHING, and whoever comes second starts anew.
+//! (sku, location), then every reservation, before a command is decided. What to lock is read before that, without locks, and may
+//! have changed by then: a reservation that was not there yet is left out (see [`Book::open`](crate::domain::Book::open)), a due hold
+//! that another replica has ended meanwhile is not due any more. Only a backlog of due holds is ended in several goes, each with
+//! locks of its own: the order holds within each, and a deadlock between two of them starts one replica anew. What has no row to lock
+//! yet (a record's first movement, a new reservation, a new key) is inserted with ON CONFLICT DO NOTHING, and whoever comes second
+//! starts anew.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -57,7 +60,7 @@ pub async fn load(
     Ok(Loaded {
         stocks,
         unknown_locations,
-        // Read under the locks: nobody takes a step of these until this transaction ends.
+        // Under the locks of their records: nobody takes a step of these until this transaction ends.
         reservations: reservations(tx, &ids).await?,
         answers: given_answers(tx, answers).await?,
     })
@@ -134,19 +137,29 @@ struct LineRow {
     expired: i64,
 }
 
+/// First the rows, then their lines: each statement sees what was committed before it, so a row that is seen has all its lines.
 async fn reservations(tx: &mut Tx, ids: &[Uuid]) -> Result<Vec<Kept>, Error> {
-    let mut lines = lines(tx, ids).await?;
-    let text = "WITH v (id) AS (VALUES {rows})
+    let lock = match tx.engine() {
+        Engine::Sqlite => "", // one writer at a time
+        Engine::Postgres => "ORDER BY r.id FOR NO KEY UPDATE OF r",
+    };
+    let text = format!(
+        "WITH v (id) AS (VALUES {{rows}})
          SELECT r.id, r.state, r.expires_at, r.created_at, r.updated_at, r.version, r.caller, r.request_id, r.fingerprint
-         FROM v JOIN reservations r ON r.id = v.id";
-    let mut found = Vec::new();
-    for statement in many(text, ids, |row, id| row.bind(*id)) {
-        for row in statement.fetch_all::<ReservationRow>(tx).await? {
-            let lines = lines.remove(&row.id).unwrap_or_default();
-            found.push(row.parse(lines)?);
-        }
+         FROM v JOIN reservations r ON r.id = v.id {lock}"
+    );
+    let mut rows: Vec<ReservationRow> = Vec::new();
+    for statement in many(&text, ids, |row, id| row.bind(*id)) {
+        rows.extend(statement.fetch_all::<ReservationRow>(tx).await?);
     }
-    Ok(found)
+    let found: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
+    let mut lines = lines(tx, &found).await?;
+    rows.into_iter()
+        .map(|row| {
+            let lines = lines.remove(&row.id).unwrap_or_default();
+            row.parse(lines)
+        })
+        .collect()
 }
 
 async fn lines(tx: &mut Tx, ids: &[Uuid]) -> Result<HashMap<Uuid, Vec<Line>>, Error> {

@@ -3,12 +3,11 @@
 use futures::FutureExt;
 use futures::future::join_all;
 use souk_inventory::domain::Refusal;
-use souk_inventory::domain::command::Resolve;
 use souk_inventory::domain::reservation::State;
 use souk_inventory::error::Error;
 use souk_inventory::ops;
 
-use crate::shop::{Shop, is_short, keyed, order};
+use crate::shop::{Shop, is_short, order};
 
 #[tokio::test]
 async fn a_due_hold_is_as_good_as_none_to_the_reserve_that_needs_it() {
@@ -59,7 +58,7 @@ async fn a_commit_that_races_the_expiry_has_one_winner() {
         }
         shop.assert_sound().await;
         let winner = taken.map_or(held.id, |taken| taken.id);
-        let release = keyed(shop.id(), Resolve { reservation_id: winner, lines: None });
+        let release = shop.resolve(winner);
         drop(ops::release_reservation(&shop.app, &order(), release).await);
         shop.wait(10);
     }
@@ -95,7 +94,7 @@ async fn a_reservation_is_recognised_by_its_name_under_another_key() {
 async fn a_commit_is_answered_the_same_again_even_after_the_expiry() {
     let shop = Shop::on_sqlite().await.stocked(&["TEA"], 5).await;
     let held = shop.reserve(&[("TEA", 2)]).await.unwrap();
-    let command = keyed(shop.id(), Resolve { reservation_id: held.id, lines: None });
+    let command = shop.resolve(held.id);
     let first = ops::commit_reservation(&shop.app, &order(), command.clone()).await.unwrap();
     shop.wait(1_000);
     let again = ops::commit_reservation(&shop.app, &order(), command).await.unwrap();

@@ -71,8 +71,17 @@ impl Shop {
     }
 
     pub(crate) async fn commit(&self, reservation_id: Uuid) -> Result<Reservation, Error> {
-        let command = keyed(self.id(), Resolve { reservation_id, lines: None });
-        Ok(ops::commit_reservation(&self.app, &order(), command).await?.value)
+        Ok(ops::commit_reservation(&self.app, &order(), self.resolve(reservation_id)).await?.value)
+    }
+
+    /// To commit or release all of it.
+    pub(crate) fn resolve(&self, reservation_id: Uuid) -> Keyed<Resolve> {
+        keyed(self.id(), Resolve { reservation_id, lines: None })
+    }
+
+    /// Another process on the same database, which hears of the first only through it.
+    pub(crate) async fn another(&self) -> App {
+        replica(&self.kernel, &self.database, &Bus::memory()).await
     }
 
     pub(crate) async fn level(&self, text: &str) -> StockLevel {

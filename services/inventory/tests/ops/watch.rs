@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use futures::{FutureExt, StreamExt};
 use souk_events::{Bus, Heard};
-use souk_inventory::domain::command::Resolve;
 use souk_inventory::domain::product::Patch;
 use souk_inventory::domain::query::{UpdateProduct, WatchStock};
 use souk_inventory::error::Error;
@@ -79,7 +78,7 @@ async fn every_change_is_told_in_order() {
     let shop = shop.stocked(&["TEA"], 5).await;
     let first = shop.reserve(&[("TEA", 1)]).await.unwrap();
     shop.commit(first.id).await.unwrap();
-    let release = keyed(shop.id(), Resolve { reservation_id: first.id, lines: None });
+    let release = shop.resolve(first.id);
     ops::release_reservation(&shop.app, &order(), release).await.unwrap();
     let second = shop.reserve(&[("TEA", 1)]).await.unwrap();
     shop.wait(10);
