@@ -100,8 +100,12 @@ impl StockBatch {
             let expire = Command::Expire(due.iter().copied().collect());
             let mut book = Book::open(store::load(tx, &[&expire], &BTreeSet::new(), &[]).await?, now);
             let ended = book.apply(&expire, &Stamp { actor: String::new(), key: None, now });
-            if !matches!(ended, Ok(Answer { value: Reply::Expired(count), .. }) if count > 0) {
-                return Err(DbError::bug("due holds cannot be ended"));
+            match ended {
+                Ok(Answer { value: Reply::Expired(0), .. }) => {
+                    return Err(DbError::conflict("another replica has ended the due holds"));
+                }
+                Ok(_) => {}
+                Err(_) => return Err(DbError::bug("due holds cannot be ended")),
             }
             levels.extend(self.save(tx, book, now).await?);
         }

@@ -113,3 +113,21 @@ async fn a_hold_that_two_replicas_end_at_once_ends_once() {
     }
     assert!(outcomes.iter().all(|count| *count > 0), "each must have won: {outcomes:?}");
 }
+
+#[tokio::test]
+async fn a_backlog_of_due_holds_is_reclaimed_by_two_replicas_at_once() {
+    let shop = Shop::on(souk_testkit::postgres().await).await.stocked(&["TEA"], 20).await;
+    let other = shop.another().await;
+    for _ in 0..5 {
+        let holds = join_all((0..20).map(|_| shop.reserve(&[("TEA", 1)]).boxed())).await;
+        assert!(holds.iter().all(Result::is_ok));
+        shop.wait(10);
+        let commands = [shop.reserve_command(&[("TEA", 10)]), shop.reserve_command(&[("TEA", 10)])];
+        let [first, second] = commands;
+        let (first, second) = tokio::join!(reserve_on(&shop.app, first), reserve_on(&other, second));
+        for held in [first.unwrap(), second.unwrap()] {
+            ops::release_reservation(&shop.app, &order(), shop.resolve(held.id)).await.unwrap();
+        }
+    }
+    shop.assert_sound().await;
+}
