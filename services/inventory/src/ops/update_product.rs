@@ -28,10 +28,11 @@ async fn update_once(app: &App, caller: &Caller, asked: &Keyed<UpdateProduct>) -
     let key = stored_key(caller, METHOD, &asked.key);
     let UpdateProduct { sku, etag, patch } = &asked.command;
     let mut tx = app.db.write().await?;
+    // First the lock, then the key: a duplicate has waited here for the first call, and finds its answer.
+    let there = store::product_to_change(&mut tx, sku).await?;
     if let Some(product) = given(&mut tx, &key, &asked.key).await? {
         return Ok(Answer::replayed(product));
     }
-    let there = store::product_to_change(&mut tx, sku).await?;
     let before = there.ok_or_else(|| Error::ProductNotFound(sku.clone()))?.product;
     if etag.is_some_and(|etag| etag != before.etag()) {
         return Err(Error::ProductChanged { sku: sku.clone(), current: before.etag() });

@@ -3,11 +3,13 @@
 use futures::FutureExt;
 use futures::future::join_all;
 use souk_inventory::domain::command::{Keyed, Reserve};
+use souk_inventory::domain::product::{Etag, Patch};
+use souk_inventory::domain::query::UpdateProduct;
 use souk_inventory::domain::{Refusal, Reservation};
 use souk_inventory::error::Error;
 use souk_inventory::ops::{self, App};
 
-use crate::shop::{Shop, is_short, order, staff};
+use crate::shop::{Shop, is_short, keyed, order, sku, staff};
 
 async fn reserve_on(app: &App, command: Keyed<Reserve>) -> Result<Reservation, Error> {
     Ok(ops::reserve(app, &order(), command).await?.value)
@@ -130,4 +132,22 @@ async fn a_backlog_of_due_holds_is_reclaimed_by_two_replicas_at_once() {
         }
     }
     shop.assert_sound().await;
+}
+
+#[tokio::test]
+async fn one_key_is_one_update_from_however_many_replicas() {
+    for database in [souk_testkit::sqlite().await, souk_testkit::postgres().await] {
+        let shop = Shop::on(database).await.stocked(&["TEA"], 0).await;
+        let other = shop.another().await;
+        let patch = Patch { name: Some("Green tea".into()), ..Patch::default() };
+        let command = keyed(shop.id(), UpdateProduct { sku: sku("TEA"), etag: Some(Etag(1)), patch });
+        let calls = (0..50).map(|call| {
+            let (app, command) = (if call % 2 == 0 { &shop.app } else { &other }, command.clone());
+            async move { ops::update_product(app, &staff(), command).await.unwrap() }.boxed()
+        });
+        let answers = join_all(calls).await;
+        assert_eq!(answers.iter().filter(|answer| !answer.replayed).count(), 1);
+        assert!(answers.iter().all(|answer| answer.value == answers[0].value));
+        assert_eq!(answers[0].value.version, 2);
+    }
 }
