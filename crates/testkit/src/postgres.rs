@@ -125,7 +125,8 @@ fn program(name: &str) -> PathBuf {
     let mut folders: Vec<PathBuf> = debian.collect();
     folders.sort();
     folders.extend(std::env::split_paths(&path));
+    folders.push(PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/tools/postgres/bin")));
     folders.into_iter().map(|folder| folder.join(name)).find(|program| program.exists()).unwrap_or_else(|| {
-        panic!("{name} is not installed: the tests need a real PostgreSQL (Debian: apt-get install postgresql), or {OVERRIDE}")
+        panic!("{name} is not installed: the tests need a real PostgreSQL (./scripts/tools installs it), or {OVERRIDE}")
     })
 }
