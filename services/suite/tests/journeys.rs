@@ -285,6 +285,16 @@ async fn a_cancelled_order_gives_its_stock_back_once() {
     suite.stop().await;
 }
 
+/// Looks again and again until it is so.
+async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let looking = async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(20), looking).await.is_ok(), "never: {what}");
+}
+
 /// Waits, by watching the stock, until so much is available.
 async fn released(suite: &Suite, sku: &str, available: i64) {
     use souk_proto_inventory::v1::watch_stock_response::Update;
@@ -304,24 +314,37 @@ async fn released(suite: &Suite, sku: &str, available: i64) {
 /// An answer that nobody waits for any more costs nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deadline_that_cannot_be_met_ends_the_work_behind_it() {
-    let suite = Suite::start().await;
+    const DEADLINE: Duration = Duration::from_secs(2);
+    let folder = tempfile::TempDir::with_prefix("souk-").unwrap();
+    let mut config = config(folder.path());
+    config.order.database.acquire_timeout_ms = 60_000; // nobody gives up before the caller does
+    let suite = Suite::start_with(config, Clock::system()).await;
     suite.product("TEA", 690, 5).await;
     let alice = suite.customer("alice").await;
     // Somebody else writes to the orders' database, and takes long.
-    let blocker = suite.running.order.app.db.write().await.unwrap();
+    let app = &suite.running.order.app;
+    let blocker = app.db.write().await.unwrap();
     let mut request = Request::new(one("TEA", 1));
-    request.set_timeout(Duration::from_millis(50));
-    let started_at = std::time::Instant::now();
-    let status = suite.orders(Some(&alice)).place_order(request).await.unwrap_err();
+    request.set_timeout(DEADLINE);
+    let mut orders = suite.orders(Some(&alice));
+    let call = tokio::spawn(async move { orders.place_order(request).await });
+    // Its stock is held: now it waits for the database, and until the deadline for nothing else.
+    eventually("the stock is held", async || suite.level("TEA").await.held == 1).await;
+    let over_at = tokio::time::Instant::now() + DEADLINE;
+    let status = call.await.unwrap().unwrap_err();
+    assert!(tokio::time::Instant::now() < over_at + DEADLINE, "the caller was kept waiting");
     // tonic's client has a timer of its own; should it be faster than the server's answer, it says CANCELLED, and names no server.
     let timer_of_the_client = status.code() == Code::Cancelled && status.metadata().is_empty();
     assert!(status.code() == Code::DeadlineExceeded || timer_of_the_client, "{status:?}");
-    assert!(started_at.elapsed() < Duration::from_secs(2), "the caller was kept waiting");
+    // The server counts from when the call has come, which was before its stock was held.
+    tokio::time::sleep_until(over_at).await;
     blocker.rollback().await.unwrap();
-    // Whatever was queued behind the blocker has been dropped: the next order is the first.
+    eventually("what waited is dropped", async || app.placing.stats().dropped() == 1).await;
+    // The next order is the first.
     let order = place(&suite, &alice, one("TEA", 1)).await.unwrap();
     let orders = own_orders(&suite, &alice).await;
     assert_eq!(orders.iter().map(|order| order.order_id.clone()).collect::<Vec<_>>(), [order.order_id]);
+    assert_eq!(app.placing.stats().commands(), 1);
     suite.stop().await;
 }
 
