@@ -4,6 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use souk_runtime::ProcessConfig;
 
+use crate::demo::ACCOUNT as DEMO_ACCOUNT;
+
 /// The settings of the suite.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -23,10 +25,44 @@ impl souk_runtime::config::Config for Config {
         self.user.validate(problems);
         self.inventory.validate(problems);
         self.order.validate(problems);
-        for (service, token) in [("inventory", &self.inventory.token.issuer), ("order", &self.order.token.issuer)] {
-            if *token != self.user.issuer {
-                problems.push(format!("{service}.token.issuer must be user.issuer"));
+        let (user, inventory, order) = (&self.user, &self.inventory.token, &self.order.token);
+        let same = [
+            ("inventory", "issuer", &inventory.issuer, &user.issuer),
+            ("inventory", "audience", &inventory.audience, &user.audience),
+            ("order", "issuer", &order.issuer, &user.issuer),
+            ("order", "audience", &order.audience, &user.audience),
+        ];
+        for (service, field, theirs, ours) in same {
+            if theirs != ours {
+                problems.push(format!("{service}.token.{field} must be user.{field}"));
             }
         }
+        if order.service_name.is_empty() || order.service_name == DEMO_ACCOUNT {
+            problems.push(format!("order.token.service_name must be a name, and not {DEMO_ACCOUNT}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use souk_runtime::config::Config as _;
+
+    use super::*;
+
+    #[test]
+    fn the_defaults_can_be_used_and_what_cannot_is_named() {
+        let mut problems = Vec::new();
+        Config::default().validate(&mut problems);
+        assert!(problems.is_empty(), "{problems:?}");
+        let mut bad = Config::default();
+        bad.inventory.token.audience = "elsewhere".to_owned();
+        bad.order.token.issuer = "somebody".to_owned();
+        bad.order.token.audience = "elsewhere".to_owned();
+        bad.order.token.service_name = DEMO_ACCOUNT.to_owned();
+        bad.validate(&mut problems);
+        let named: Vec<&str> = problems.iter().filter_map(|problem| problem.split(' ').next()).collect();
+        let expected =
+            ["inventory.token.audience", "order.token.issuer", "order.token.audience", "order.token.service_name"];
+        assert_eq!(named, expected);
     }
 }

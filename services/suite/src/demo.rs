@@ -13,10 +13,11 @@ use souk_proto_user::v1::auth_service_client::AuthServiceClient;
 use souk_proto_user::v1::{IssueServiceTokenRequest, RegisterRequest};
 use souk_runtime::{Kernel, Secret};
 use tonic::{Code, Status};
-use uuid::Uuid;
 
 use crate::Running;
 
+/// What the user service knows the one who loads it as.
+pub const ACCOUNT: &str = "demo";
 /// Sku, name, price in cents, units.
 const PRODUCTS: [(&str, &str, i64, i64); 6] = [
     ("COFFEE-ARABICA-1KG", "Arabica coffee, 1 kg", 1_890, 120),
@@ -36,26 +37,21 @@ pub const CUSTOMERS: [(&str, &str, &str); 2] =
 /// Loads the demonstration.
 pub async fn load(kernel: &Kernel, running: &Running) -> anyhow::Result<()> {
     let users = client::connect(kernel, &ClientConfig::to(running.user.address), &[souk_proto_user::METHODS], None)?;
-    register(users.clone()).await.context("the customers cannot be registered")?;
+    register(kernel, users.clone()).await.context("the customers cannot be registered")?;
     let token = ServiceToken::new(kernel.clock.clone(), token_source(users, running.demo_secret.clone()));
     let inventory = ClientConfig::to(running.inventory.address);
     let channel = client::connect(kernel, &inventory, &[souk_proto_inventory::METHODS], Some(token))?;
     for product in PRODUCTS {
-        stock_up(&channel, product).await.with_context(|| format!("{} cannot be loaded", product.0))?;
+        stock_up(kernel, &channel, product).await.with_context(|| format!("{} cannot be loaded", product.0))?;
     }
     Ok(())
 }
 
-/// The same for the same name at every start.
-fn request_id(name: &str) -> String {
-    Uuid::new_v5(&Uuid::NAMESPACE_URL, format!("https://souk.dev/demo/{name}").as_bytes()).to_string()
-}
-
-async fn register(users: Channel) -> Result<(), Status> {
+async fn register(kernel: &Kernel, users: Channel) -> Result<(), Status> {
     let mut auth = AuthServiceClient::new(users);
     for (name, email, password) in CUSTOMERS {
         let request = RegisterRequest {
-            request_id: request_id(email),
+            request_id: kernel.ids.new_id().to_string(),
             email: email.to_owned(),
             password: password.to_owned(),
             display_name: name.to_owned(),
@@ -65,7 +61,11 @@ async fn register(users: Channel) -> Result<(), Status> {
     Ok(())
 }
 
-async fn stock_up(channel: &Channel, (sku, name, price_minor, units): (&str, &str, i64, i64)) -> Result<(), Status> {
+async fn stock_up(
+    kernel: &Kernel,
+    channel: &Channel,
+    (sku, name, price_minor, units): (&str, &str, i64, i64),
+) -> Result<(), Status> {
     let product = v1::Product {
         sku: sku.to_owned(),
         name: name.to_owned(),
@@ -73,7 +73,7 @@ async fn stock_up(channel: &Channel, (sku, name, price_minor, units): (&str, &st
         tax_basis_points: TAX_BASIS_POINTS,
         ..v1::Product::default()
     };
-    let create = v1::CreateProductRequest { request_id: request_id(sku), product: Some(product) };
+    let create = v1::CreateProductRequest { request_id: kernel.ids.new_id().to_string(), product: Some(product) };
     unless_there(CatalogServiceClient::new(channel.clone()).create_product(create).await)?;
     let mut stock = StockServiceClient::new(channel.clone());
     let level = stock.get_stock(v1::GetStockRequest { sku: sku.to_owned(), location: String::new() }).await?;
@@ -81,7 +81,7 @@ async fn stock_up(channel: &Channel, (sku, name, price_minor, units): (&str, &st
         return Ok(()); // it has had its stock, and may have been sold since
     }
     let receive = v1::ReceiveRequest {
-        request_id: request_id(&format!("{sku}/stock")),
+        request_id: kernel.ids.new_id().to_string(),
         sku: sku.to_owned(),
         quantity: units,
         reason: v1::MovementReason::Purchase.into(),
@@ -103,7 +103,7 @@ fn token_source(users: Channel, secret: Secret) -> client::TokenSource {
     std::sync::Arc::new(move || {
         let mut auth = AuthServiceClient::new(users.clone());
         let request =
-            IssueServiceTokenRequest { service: "demo".to_owned(), client_secret: secret.expose().to_owned() };
+            IssueServiceTokenRequest { service: ACCOUNT.to_owned(), client_secret: secret.expose().to_owned() };
         Box::pin(async move {
             let issued = auth.issue_service_token(request).await?.into_inner();
             let expires_at = issued.access_token_expire_time.and_then(|at| time::parse(&at).ok());

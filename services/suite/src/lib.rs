@@ -26,7 +26,7 @@ pub struct Running {
     pub inventory: souk_inventory::Running,
     /// The order service.
     pub order: souk_order::Running,
-    /// What the suite itself can prove itself with, as the account `demo`.
+    /// What the suite itself can prove itself with, as [`demo::ACCOUNT`].
     pub demo_secret: Secret,
 }
 
@@ -47,8 +47,8 @@ pub async fn start(kernel: Kernel, config: Config) -> anyhow::Result<Running> {
         secret: secret.clone(),
         scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
     };
-    user.service_accounts.insert("order".to_owned(), account(&order_secret, &ORDER_SCOPES));
-    user.service_accounts.insert("demo".to_owned(), account(&demo_secret, &DEMO_SCOPES));
+    user.service_accounts.insert(order.token.service_name.clone(), account(&order_secret, &ORDER_SCOPES));
+    user.service_accounts.insert(demo::ACCOUNT.to_owned(), account(&demo_secret, &DEMO_SCOPES));
     let user = souk_user::start(kernel.clone(), user, souk_user::Deps::new(bus.clone())).await?;
 
     inventory.user = ClientConfig { addresses: address(user.address), ..inventory.user };
