@@ -16,8 +16,6 @@ pub struct Watchers(Arc<Mutex<HashMap<OrderId, watch::Sender<i64>>>>);
 /// Hears of new versions of one order.
 #[derive(Debug)]
 pub struct Watching {
-    watchers: Watchers,
-    order_id: OrderId,
     latest: watch::Receiver<i64>,
 }
 
@@ -25,7 +23,7 @@ impl Watchers {
     /// Hears of every version of the order that is told of from now on.
     pub fn watch(&self, order_id: OrderId) -> Watching {
         let latest = self.lock().entry(order_id).or_insert_with(|| watch::Sender::new(0)).subscribe();
-        Watching { watchers: self.clone(), order_id, latest }
+        Watching { latest }
     }
 
     /// A version is committed.
@@ -39,9 +37,11 @@ impl Watchers {
         }
     }
 
-    /// The orders that somebody watches.
+    /// The orders that somebody watches; those that nobody does any more are forgotten.
     pub fn watched(&self) -> Vec<OrderId> {
-        self.lock().keys().copied().collect()
+        let mut watched = self.lock();
+        watched.retain(|_, latest| latest.receiver_count() > 0);
+        watched.keys().copied().collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<OrderId, watch::Sender<i64>>> {
@@ -52,18 +52,8 @@ impl Watchers {
 impl Watching {
     /// Waits until there is a version after this one.
     pub async fn after(&mut self, version: i64) {
-        // `self` keeps the sender in the map, so the channel cannot close.
+        // The sender stays in the map for as long as `self` listens, so the channel cannot close.
         drop(self.latest.wait_for(|latest| *latest > version).await);
-    }
-}
-
-impl Drop for Watching {
-    fn drop(&mut self) {
-        let mut watched = self.watchers.lock();
-        // The last one out: this receiver is still counted.
-        if watched.get(&self.order_id).is_some_and(|latest| latest.receiver_count() <= 1) {
-            watched.remove(&self.order_id);
-        }
     }
 }
 
@@ -98,5 +88,6 @@ mod tests {
         assert_eq!(watchers.watched(), [id]);
         drop(second);
         assert!(watchers.watched().is_empty());
+        assert!(watchers.lock().is_empty(), "and the map does not grow");
     }
 }
