@@ -4,7 +4,7 @@ use souk_proto_common::v1::Reason;
 use souk_proto_order::v1::place_order_result::Outcome;
 use souk_proto_order::v1::{OrderState, PlaceOrderRequest, PlaceOrdersRequest};
 use souk_testkit::suite::Person;
-use tonic::Code;
+use tonic::{Code, Status};
 use tonic_types::pb;
 
 use super::proxy::{Fault, Gate};
@@ -115,9 +115,7 @@ async fn orders_of_a_stream_stand_each_on_its_own_and_in_order() {
 
     let Some(Outcome::Error(error)) = &invalid.outcome else { panic!("{invalid:?}") };
     assert_eq!(Code::from(error.code), Code::InvalidArgument);
-    let detail = error.details.iter().find(|detail| detail.type_url.ends_with("BadRequest")).unwrap();
-    let named: pb::BadRequest = prost::Message::decode(detail.value.as_ref()).unwrap();
-    let fields: Vec<&str> = named.field_violations.iter().map(|violation| violation.field.as_str()).collect();
+    let fields: Vec<String> = violations(error).into_iter().map(|(field, _)| field).collect();
     assert_eq!(fields, ["order.request_id", "order.items[0].sku", "order.items[0].quantity"]);
     assert!(invalid.request_id.len() <= 100);
     shop.stock_becomes("TEA", |level| (level.held, level.allocated) == (0, 3)).await;
@@ -133,12 +131,85 @@ async fn a_stream_is_bounded_and_what_was_placed_stays_placed() {
     let all_five = (0..5).map(|_| items(&[("TEA", 1)])).collect();
     let response = shop.orders(&alice).place_orders(stream(all_five)).await.unwrap().into_inner();
     assert_eq!(response.results.len(), 5);
+    // The sixth comes while those before it are in the middle of being placed.
+    let gate = Gate::new();
+    shop.proxy.break_next("Reserve", (0..5).map(|_| Fault::HoldRequest(gate.clone())));
     let six: Vec<PlaceOrderRequest> = (0..6).map(|_| items(&[("TEA", 1)])).collect();
-    let refused = shop.orders(&alice).place_orders(stream(six)).await.unwrap_err();
-    assert_eq!(why(&refused), (Code::InvalidArgument, Some(Reason::InvalidRequest)));
-    let named = tonic_types::StatusExt::get_details_bad_request(&refused).unwrap().field_violations;
-    assert_eq!((named[0].field.as_str(), named[0].reason.as_str()), ("orders", "TOO_MANY"));
+    let mut orders = shop.orders(&alice);
+    let call = tokio::spawn(async move { orders.place_orders(stream(six)).await });
+    for _ in 0..5 {
+        gate.reached().await;
+    }
+    (0..5).for_each(|_| gate.open());
+    assert_too_many(&call.await.unwrap().unwrap_err());
+    assert_eq!(shop.rows().await[0], 10, "all that came before it are placed");
     let empty = shop.orders(&alice).place_orders(stream(Vec::new())).await.unwrap().into_inner();
     assert!(empty.results.is_empty());
     shop.at_rest().await;
+    assert_eq!(shop.promised("TEA").await, (0, 10));
+}
+
+fn assert_too_many(refused: &Status) {
+    assert_eq!(why(refused), (Code::InvalidArgument, Some(Reason::InvalidRequest)));
+    let named = tonic_types::StatusExt::get_details_bad_request(refused).unwrap().field_violations;
+    assert_eq!((named[0].field.as_str(), named[0].reason.as_str()), ("orders", "TOO_MANY"));
+}
+
+#[tokio::test]
+async fn what_came_before_a_message_that_cannot_be_read_is_placed() {
+    let (shop, alice) = shop().await;
+    let gate = Gate::new();
+    shop.proxy.break_next("Reserve", (0..3).map(|_| Fault::HoldRequest(gate.clone())));
+    let mut requests: Vec<PlaceOrderRequest> = (0..3).map(|_| items(&[("TEA", 1)])).collect();
+    requests.push(items(&[(&"A".repeat(2_000_000), 1)]));
+    requests.push(items(&[("TEA", 1)]));
+    let mut orders = shop.orders(&alice);
+    let call = tokio::spawn(async move { orders.place_orders(stream(requests)).await });
+    for _ in 0..3 {
+        gate.reached().await;
+    }
+    (0..3).for_each(|_| gate.open());
+    let refused = call.await.unwrap().unwrap_err();
+    assert_eq!(why(&refused), (Code::ResourceExhausted, Some(Reason::MessageTooLarge)));
+    assert_eq!(shop.rows().await[0], 3);
+    shop.at_rest().await;
+    assert_eq!(shop.promised("TEA").await, (0, 3));
+}
+
+#[tokio::test]
+async fn the_results_of_a_stream_are_bounded_to_the_byte() {
+    let mut shop = Shop::closed().await;
+    let database = souk_testkit::postgres().await;
+    shop.start(database.config().clone(), |_| ()).await;
+    shop.suite.product("TEA", 100, 100).await;
+    let alice = shop.suite.customer("alice").await;
+    let requests: Vec<PlaceOrderRequest> = (0..20).map(|_| items(&[("TEA", 1)])).collect();
+    shop.orders(&alice).place_orders(stream(requests.clone())).await.unwrap();
+    let again = shop.orders(&alice).place_orders(stream(requests.clone())).await.unwrap().into_inner();
+    let bytes = prost::Message::encoded_len(&again);
+    shop.start(database.config().clone(), |config| config.limits.place_orders_result_bytes_max = bytes).await;
+    shop.start(database.config().clone(), |config| config.limits.place_orders_result_bytes_max = bytes - 1).await;
+    let fits = shop.orders_at(1, &alice).place_orders(stream(requests.clone())).await.unwrap().into_inner();
+    assert_eq!(fits, again);
+    assert_too_many(&shop.orders_at(2, &alice).place_orders(stream(requests)).await.unwrap_err());
+}
+
+#[tokio::test]
+async fn what_a_price_is_refused_for_is_named_inside_its_message() {
+    let (shop, alice) = shop().await;
+    for index in 0..10 {
+        shop.suite.product(&format!("GOLD{index}"), 1_000_000_000_000, 0).await;
+    }
+    let names: Vec<String> = (0..10).map(|index| format!("GOLD{index}")).collect();
+    let lines: Vec<(&str, i64)> = names.iter().map(|name| (name.as_str(), 1_000_000)).collect();
+    let response = shop.orders(&alice).place_orders(stream(vec![items(&lines)])).await.unwrap().into_inner();
+    let Some(Outcome::Error(error)) = &response.results[0].outcome else { panic!("{response:?}") };
+    assert_eq!(violations(error), [("order.items[9]".to_owned(), "AMOUNT_OVERFLOW".to_owned())]);
+}
+
+/// Field and reason of each.
+fn violations(error: &souk_proto_common::google_rpc::Status) -> Vec<(String, String)> {
+    let detail = error.details.iter().find(|detail| detail.type_url.ends_with("BadRequest")).unwrap();
+    let named: pb::BadRequest = prost::Message::decode(detail.value.as_ref()).unwrap();
+    named.field_violations.into_iter().map(|violation| (violation.field, violation.reason)).collect()
 }
