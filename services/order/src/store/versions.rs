@@ -128,7 +128,8 @@ pub async fn list_orders(tx: &mut Tx, query: &ListOrders, limit: i64) -> Result<
     if let Some(after) = query.after {
         condition("(o.created_at, o.order_id) < (?)", vec![after.created_at.into(), after.order_id.0.into()]);
     }
-    condition("1 = 1 ORDER BY o.created_at DESC, o.order_id DESC LIMIT ?", vec![limit.into()]);
+    values.push(limit.into());
+    let _ = write!(text, " ORDER BY o.created_at DESC, o.order_id DESC LIMIT ${}", values.len());
     let statement = values.into_iter().fold(sql(text), souk_db::Statement::bind);
     let rows: Vec<(DateTime<Utc>, Uuid, Vec<u8>)> = statement.fetch_all(tx).await?;
     let listed =
