@@ -87,6 +87,18 @@ pub enum Error {
 }
 
 impl Error {
+    /// The order is refused as it is asked for, by what the catalogue and the stock say now.
+    pub fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::Invalid(_)
+                | Self::ProductsNotFound(_)
+                | Self::PriceChanged { .. }
+                | Self::Refused(_)
+                | Self::HoldsExpired
+        )
+    }
+
     /// A concurrent transaction was in the way: try again at once.
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Database(error) if error.kind() == Kind::Conflict)
@@ -123,10 +135,7 @@ impl From<Error> for Failure {
                 precondition(Reason::IdempotencyKeyReused, "request_id was used before for something else")
                     .metadata("field", "request_id")
             }
-            Error::InProgress => {
-                Self::new(Code::Aborted, Reason::RequestInProgress, "the same request is still running")
-                    .retry_after(RETRY_SOON)
-            }
+            Error::InProgress => in_progress(),
             Error::NotOwner => {
                 Self::new(Code::PermissionDenied, Reason::NotOwner, "it belongs to another, or does not exist")
             }
@@ -160,6 +169,10 @@ impl From<Error> for Status {
     }
 }
 
+fn in_progress() -> Failure {
+    Failure::new(Code::Aborted, Reason::RequestInProgress, "the same request is still running").retry_after(RETRY_SOON)
+}
+
 fn precondition(reason: Reason, message: &str) -> Failure {
     Failure::new(Code::FailedPrecondition, reason, message)
 }
@@ -185,7 +198,9 @@ fn database(error: &souk_db::Error) -> Failure {
             tracing::warn!(error = error as &(dyn StdError + 'static), "database does not answer");
             Failure::unavailable(Reason::DbUnavailable, "the database does not answer", RETRY_AFTER)
         }
-        Kind::Conflict | Kind::Locked => {
+        // What placing and cancelling lock is of one order: whoever has it for so long is at the same, in another replica.
+        Kind::Locked => in_progress(),
+        Kind::Conflict => {
             let message = "concurrent changes were in the way; try again";
             Failure::new(Code::Aborted, Reason::SerializationConflict, message).retry_after(RETRY_SOON)
         }

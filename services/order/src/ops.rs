@@ -14,10 +14,12 @@ pub use place_order::place_order;
 pub use watch_order::watch_order;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use souk_db::{Db, GroupCommit, InFlight};
+use souk_db::idempotency::Key;
+use souk_db::{Db, GroupCommit, InFlight, Turn};
 use souk_events::RelayHandle;
-use souk_interceptors::Caller;
+use souk_interceptors::{Caller, context};
 use souk_runtime::{Clock, Ids};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -45,8 +47,8 @@ pub struct App {
     pub placing: GroupCommit<PlaceBatch>,
     /// Where the answers to steps go.
     pub finishing: GroupCommit<FinishBatch>,
-    /// Placings that are running, by owner and key.
-    pub in_flight: InFlight<(UserId, Uuid)>,
+    /// Changes that are running.
+    pub in_flight: InFlight<Key>,
     /// The other service.
     pub inventory: Inventory,
     /// Publishes what was committed.
@@ -70,6 +72,16 @@ pub struct Answer {
     pub snapshot: Vec<u8>,
     /// It was given before.
     pub replayed: bool,
+}
+
+fn key(caller: &Caller, method: &str, request_id: Uuid) -> Key {
+    Key { caller: caller.subject().to_owned(), method: method.to_owned(), request_id }
+}
+
+/// Waits until no other call of the key is running in this process.
+async fn take_turn(app: &App, caller: &Caller, method: &str, request_id: Uuid) -> Result<Turn<Key>, Error> {
+    let until = context::patience(Duration::from_millis(app.limits.duplicate_wait_ms));
+    app.in_flight.enter(key(caller, method, request_id), until).await.ok_or(Error::InProgress)
 }
 
 /// Sees any order.

@@ -14,12 +14,12 @@
 //!
 //! Storing the answer and cancelling both lock the order's row, so they come one after the other.
 
-use souk_db::idempotency::{self, Key, Seen, Stored};
+use souk_db::idempotency::{self, Seen, Stored};
 use souk_db::{Error as DbError, Tx, retrying};
 use souk_interceptors::{Caller, context};
 use souk_runtime::failpoint;
 
-use super::{Answer, App, CANCEL_ALL, permitted};
+use super::{Answer, App, CANCEL_ALL, key, permitted, take_turn};
 use crate::domain::{CancelOrder, Canceller, Order, StepKind, UserId};
 use crate::error::Error;
 use crate::{events, failpoints, store};
@@ -29,6 +29,7 @@ pub const METHOD: &str = "/souk.order.v1.OrderService/CancelOrder";
 
 /// Cancels the order, or answers as when it was cancelled under this key.
 pub async fn cancel_order(app: &App, caller: &Caller, command: CancelOrder) -> Result<Answer, Error> {
+    let _turn = take_turn(app, caller, METHOD, command.key.request_id).await?;
     let (answer, version) = retrying(Error::is_conflict, || try_cancel(app, caller, &command)).await?;
     failpoint(failpoints::CANCEL_AFTER_COMMIT);
     if let Some(version) = version {
@@ -42,10 +43,9 @@ pub async fn cancel_order(app: &App, caller: &Caller, command: CancelOrder) -> R
 /// The answer, and the new version if there is one.
 async fn try_cancel(app: &App, caller: &Caller, command: &CancelOrder) -> Result<(Answer, Option<i64>), Error> {
     let now = app.clock.now();
-    let key =
-        Key { caller: caller.subject().to_owned(), method: METHOD.to_owned(), request_id: command.key.request_id };
+    let key = key(caller, METHOD, command.key.request_id);
     let mut tx = app.db.write().await?;
-    // The lock first: a duplicate waits here, and then finds the key.
+    // The lock first: a duplicate of another replica waits here, and then finds the key.
     let found = store::orders_for_update(&mut tx, &[command.order_id]).await?.pop();
     match idempotency::find(&mut tx, &key, &command.key.fingerprint).await? {
         Seen::Replay(snapshot) => return Ok((Answer { snapshot, replayed: true }, None)),

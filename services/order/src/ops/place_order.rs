@@ -13,7 +13,6 @@
 //! order; and if the outcome is not known, the order may be there.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use souk_db::{Batch, Decided, Error as DbError, GroupError, Kind, Tx};
@@ -22,7 +21,7 @@ use souk_proto_common::{IdempotencyKey, Money};
 use souk_runtime::{Clock, failpoint};
 use uuid::Uuid;
 
-use super::{Answer, App};
+use super::{Answer, App, take_turn};
 use crate::domain::pricing::price;
 use crate::domain::{Order, OrderId, OrderLine, PlaceOrder, Sku, StepKind, UserId};
 use crate::error::Error;
@@ -30,22 +29,22 @@ use crate::events::{self, Record};
 use crate::failpoints;
 use crate::store::{self, NewOrder, Placed};
 
+/// The path of the RPC, for its keys.
+pub const METHOD: &str = "/souk.order.v1.OrderService/PlaceOrder";
+
 /// Places the order, or answers as when it was placed.
 pub async fn place_order(app: &App, caller: &Caller, command: PlaceOrder) -> Result<Answer, Error> {
     // A service owns no orders.
     let owner_id = UserId(caller.user_id().ok_or(Error::NotOwner)?);
     let key = command.key;
-    let until = context::patience(Duration::from_millis(app.limits.duplicate_wait_ms));
-    let _turn = app.in_flight.enter((owner_id, key.request_id), until).await.ok_or(Error::InProgress)?;
+    let _turn = take_turn(app, caller, METHOD, key.request_id).await?;
     if let Some(answer) = known(app, owner_id, &key).await? {
         return Ok(answer);
     }
-    let priced = priced(app, &command).await?;
-    failpoint(failpoints::PLACE_BEFORE_RESERVE);
-    let reservation_id = match app.inventory.hold(owner_id, &key, &command.items).await {
-        Ok(reservation_id) => reservation_id,
-        // Another replica may have placed this very order meanwhile, and its stock be what we were short of.
-        Err(refused @ Error::Refused(_)) => return known(app, owner_id, &key).await?.ok_or(refused),
+    let (priced, reservation_id) = match price_and_hold(app, owner_id, &command).await {
+        Ok(held) => held,
+        // Another replica may have placed this very order meanwhile; its stock may be what we were short of, and the key has its answer.
+        Err(refused) if refused.is_refusal() => return known(app, owner_id, &key).await?.ok_or(refused),
         Err(error) => return Err(error),
     };
     failpoint(failpoints::PLACE_AFTER_RESERVE);
@@ -70,7 +69,16 @@ fn replay(placed: Placed, key: &IdempotencyKey) -> Result<Answer, Error> {
     Ok(Answer { snapshot: placed.snapshot, replayed: true })
 }
 
-async fn priced(app: &App, command: &PlaceOrder) -> Result<(Vec<OrderLine>, Money), Error> {
+type Priced = (Vec<OrderLine>, Money);
+
+/// What the order costs, and the name of its stock.
+async fn price_and_hold(app: &App, owner_id: UserId, command: &PlaceOrder) -> Result<(Priced, Uuid), Error> {
+    let priced = priced(app, command).await?;
+    failpoint(failpoints::PLACE_BEFORE_RESERVE);
+    Ok((priced, app.inventory.hold(owner_id, &command.key, &command.items).await?))
+}
+
+async fn priced(app: &App, command: &PlaceOrder) -> Result<Priced, Error> {
     let skus: Vec<Sku> = command.items.iter().map(|item| item.sku.clone()).collect();
     let (lines, total) = price(&command.items, &app.inventory.products(&skus).await?)?;
     let Some(expected) = command.expected_total.filter(|expected| *expected != total) else {

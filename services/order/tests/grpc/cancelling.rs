@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
+use souk_db::DbConfig;
+use souk_db::idempotency::Key;
 use souk_proto_common::REPLAY_HEADER;
 use souk_proto_common::v1::Reason;
-use souk_proto_order::v1::{CancelOrderRequest, OrderState};
+use souk_proto_order::v1::{CancelOrderRequest, OrderState, PlaceOrderRequest};
 use souk_testkit::suite::{Person, new_id};
+use tokio::time::Instant;
 use tonic::Code;
 use tonic_types::StatusExt;
 
 use super::proxy::{Fault, Gate};
-use super::{HOLD_TTL, Shop, eventually, items, next, state, why};
+use super::{HOLD_TTL, PATIENCE, Shop, eventually, items, next, state, why, within};
 
 async fn shop() -> (Shop, Person) {
     let shop = Shop::open().await;
@@ -137,6 +140,54 @@ async fn a_cancellation_is_repeated_without_harm_and_an_end_is_an_end() {
     assert_eq!(why(&illegal), (Code::FailedPrecondition, Some(Reason::InvalidStateTransition)));
     let metadata = illegal.get_details_error_info().unwrap().metadata;
     assert_eq!((metadata["current_state"].as_str(), metadata["allowed_states"].as_str()), ("CANCELLED", ""));
+}
+
+#[tokio::test]
+async fn a_duplicate_waits_for_the_first_and_then_is_told_to_come_again() {
+    let (shop, alice) = shop().await;
+    let placed = shop.place(&alice, items(&[("TEA", 3)])).await.unwrap();
+    let request = CancelOrderRequest { request_id: new_id(), order_id: placed.order_id.clone(), etag: String::new() };
+    // The first, as this process knows of it.
+    let key = Key {
+        caller: alice.user_id.clone(),
+        method: souk_order::ops::cancel_order::METHOD.into(),
+        request_id: request.request_id.parse().unwrap(),
+    };
+    let first = shop.replicas[0].running.app.in_flight.enter(key, Instant::now() + PATIENCE).await.unwrap();
+    let began = Instant::now();
+    let waiting = within(request.clone(), Duration::from_millis(600));
+    let told = shop.orders(&alice).cancel_order(waiting).await.unwrap_err();
+    assert_eq!(why(&told), (Code::Aborted, Some(Reason::RequestInProgress)));
+    assert!(told.get_details_retry_info().unwrap().retry_delay.is_some());
+    let waited = began.elapsed();
+    assert!((Duration::from_millis(250)..Duration::from_millis(600)).contains(&waited), "{waited:?}");
+    // A key is that of a method.
+    let unrelated = PlaceOrderRequest { request_id: request.request_id.clone(), ..items(&[("TEA", 1)]) };
+    assert!(shop.place(&alice, unrelated).await.is_ok());
+    drop(first);
+    let cancelled = shop.orders(&alice).cancel_order(request).await.unwrap().into_inner().order.unwrap();
+    assert_eq!(state(&cancelled), OrderState::Cancelled);
+}
+
+#[tokio::test]
+async fn a_duplicate_of_another_replica_that_has_waited_long_enough_is_told_to_come_again() {
+    let mut shop = Shop::closed().await;
+    let database = souk_testkit::postgres().await;
+    let impatient = DbConfig { lock_timeout_ms: 100, ..database.config().clone() };
+    shop.start(impatient, |_| ()).await;
+    shop.suite.product("TEA", 100, 10).await;
+    let alice = shop.suite.customer("alice").await;
+    let placed = shop.place(&alice, items(&[("TEA", 3)])).await.unwrap();
+    shop.settled(&alice, &placed).await;
+    // The other is about to cancel the order.
+    let mut elsewhere = database.write().await.unwrap();
+    let id = souk_order::domain::OrderId(placed.order_id.parse().unwrap());
+    souk_order::store::orders_for_update(&mut elsewhere, &[id]).await.unwrap();
+    let told = shop.cancel(&alice, &placed).await.unwrap_err();
+    assert_eq!(why(&told), (Code::Aborted, Some(Reason::RequestInProgress)));
+    assert!(told.get_details_retry_info().unwrap().retry_delay.is_some());
+    elsewhere.rollback().await.unwrap();
+    assert_eq!(state(&shop.cancel(&alice, &placed).await.unwrap()), OrderState::Cancelled);
 }
 
 #[tokio::test]

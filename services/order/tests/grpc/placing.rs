@@ -6,7 +6,7 @@ use std::time::Duration;
 use souk_proto_common::REPLAY_HEADER;
 use souk_proto_common::v1::{Money, Reason};
 use souk_proto_inventory::v1 as inventory;
-use souk_proto_order::v1::{ListOrdersRequest, OrderState};
+use souk_proto_order::v1::{ListOrdersRequest, OrderState, PlaceOrderRequest};
 use souk_proto_user::v1::IssueServiceTokenRequest;
 use souk_testkit::suite::new_id;
 use tonic::Code;
@@ -141,6 +141,67 @@ async fn the_last_unit_is_not_refused_to_a_duplicate_of_the_order_that_has_it() 
 }
 
 #[tokio::test]
+async fn a_key_has_its_answer_though_a_duplicate_finds_another_price() {
+    let mut shop = Shop::closed().await;
+    let database = souk_testkit::postgres().await;
+    shop.start(database.config().clone(), |_| ()).await;
+    shop.start(database.config().clone(), |_| ()).await;
+    shop.suite.product("TEA", 100, 10).await;
+    let alice = shop.suite.customer("alice").await;
+    let euros = |amount_minor| Some(Money { currency_code: "EUR".into(), amount_minor });
+    let request = PlaceOrderRequest { expected_total: euros(100), ..items(&[("TEA", 1)]) };
+    let gate = Gate::new();
+    shop.proxy.break_next("BatchGetProducts", [Fault::HoldRequest(gate.clone())]);
+    let late = {
+        let (mut orders, request) = (shop.orders_at(1, &alice), request.clone());
+        tokio::spawn(async move { orders.place_order(request).await })
+    };
+    gate.reached().await;
+    // While the duplicate has looked for the order and not priced it, the order is placed and the price changes.
+    let placed = shop.place(&alice, request).await.unwrap();
+    change_price(&shop, "TEA", euros(150)).await;
+    gate.open();
+    let answer = late.await.unwrap().unwrap();
+    assert_eq!(answer.metadata().get(REPLAY_HEADER).unwrap(), "true");
+    assert_eq!(answer.into_inner().order.unwrap(), placed);
+}
+
+async fn change_price(shop: &Shop, sku: &str, price: Option<Money>) {
+    let product = inventory::Product { sku: sku.into(), price, ..Default::default() };
+    let update_mask = Some(pbjson_types::FieldMask { paths: vec!["price".into()] });
+    let update = inventory::UpdateProductRequest { request_id: new_id(), product: Some(product), update_mask };
+    shop.suite.catalog(Some(shop.suite.admin())).update_product(update).await.unwrap();
+}
+
+#[tokio::test]
+async fn another_body_under_a_key_that_another_replica_is_using_is_refused() {
+    let mut shop = Shop::closed().await;
+    let database = souk_testkit::postgres().await;
+    shop.start(database.config().clone(), |_| ()).await;
+    shop.start(database.config().clone(), |_| ()).await;
+    shop.suite.product("TEA", 100, 10).await;
+    let alice = shop.suite.customer("alice").await;
+    let request = items(&[("TEA", 1)]);
+    let other = PlaceOrderRequest { request_id: request.request_id.clone(), ..items(&[("TEA", 2)]) };
+    let gate = Gate::new();
+    shop.proxy.break_next("Reserve", [Fault::HoldAnswer(gate.clone())]);
+    let late = {
+        let mut orders = shop.orders_at(1, &alice);
+        tokio::spawn(async move { orders.place_order(other).await })
+    };
+    gate.reached().await;
+    // Both have found the key free, and both have their stock.
+    let placed = shop.place(&alice, request).await.unwrap();
+    gate.open();
+    let refused = late.await.unwrap().unwrap_err();
+    assert_eq!(why(&refused), (Code::FailedPrecondition, Some(Reason::IdempotencyKeyReused)));
+    assert_eq!(state(&shop.settled(&alice, &placed).await), OrderState::Confirmed);
+    shop.at_rest().await;
+    assert_eq!(shop.promised("TEA").await, (0, 1), "what was held for the other is given back");
+    assert_eq!(shop.rows().await[0], 1);
+}
+
+#[tokio::test]
 async fn a_duplicate_that_has_waited_long_enough_is_told_to_come_again() {
     let shop = Shop::open().await;
     shop.suite.product("TEA", 100, 10).await;
@@ -241,10 +302,7 @@ async fn a_caller_is_not_charged_what_they_did_not_expect() {
     assert_eq!(why(&refused), (Code::FailedPrecondition, Some(Reason::PriceChanged)));
 
     // This order service hears no events of the inventory, so it remembers the old price; the caller knows the new one.
-    let product = inventory::Product { sku: "TEA".into(), price: euros(150), ..Default::default() };
-    let update_mask = Some(pbjson_types::FieldMask { paths: vec!["price".into()] });
-    let update = inventory::UpdateProductRequest { request_id: new_id(), product: Some(product), update_mask };
-    shop.suite.catalog(Some(shop.suite.admin())).update_product(update).await.unwrap();
+    change_price(&shop, "TEA", euros(150)).await;
     let placed = shop.place(&alice, expecting(euros(300))).await.unwrap();
     assert_eq!(placed.total, euros(300));
     let refused = shop.place(&alice, expecting(euros(200))).await.unwrap_err();
