@@ -107,7 +107,7 @@ pub struct Limits {
     pub place_orders_max: usize,
     /// Orders of one stream that are placed at a time.
     pub place_orders_concurrency: usize,
-    /// The results of one stream, in bytes.
+    /// The results of one stream, in bytes; less than the 4 MiB that clients take unless they are told otherwise.
     pub place_orders_result_bytes_max: usize,
     /// Versions that a watcher is sent from one reading.
     pub watch_batch_max: u32,
@@ -134,7 +134,7 @@ impl Default for Limits {
             price_ttl_ms: 5_000,
             place_orders_max: 10_000,
             place_orders_concurrency: 32,
-            place_orders_result_bytes_max: 16 * 1_024 * 1_024,
+            place_orders_result_bytes_max: 4_000_000,
             watch_batch_max: 16,
             watch_poll_ms: 1_000,
             page_bytes_max: 2 * 1_024 * 1_024,
@@ -165,6 +165,8 @@ impl Default for Config {
 
 /// The inventory holds stock for 31 days at most.
 const HOLD_TTL_MS_MAX: u64 = 31 * 24 * 3_600_000;
+/// A year: nothing here is longer, so that no time that is reckoned with it lies past the end of time.
+pub const MS_MAX: u64 = 365 * 24 * 3_600_000;
 
 impl Config {
     /// Notes what cannot be.
@@ -186,6 +188,21 @@ impl Config {
         ];
         for (name, _) in positive.into_iter().filter(|(_, value)| *value == 0) {
             problems.push(format!("order.{name} must be more than 0"));
+        }
+        let times = [
+            ("saga.lease_ms", saga.lease_ms),
+            ("saga.deadline_ms", saga.deadline_ms),
+            ("saga.backoff_ms", saga.backoff_ms),
+            ("saga.backoff_max_ms", saga.backoff_max_ms),
+            ("saga.sweep_interval_ms", saga.sweep_interval_ms),
+            ("limits.duplicate_wait_ms", limits.duplicate_wait_ms),
+            ("limits.price_ttl_ms", limits.price_ttl_ms),
+            ("limits.watch_poll_ms", limits.watch_poll_ms),
+            ("limits.health_interval_ms", limits.health_interval_ms),
+            ("limits.sweep_interval_ms", limits.sweep_interval_ms),
+        ];
+        for (name, _) in times.into_iter().filter(|(_, value)| *value > MS_MAX) {
+            problems.push(format!("order.{name} must be at most {MS_MAX}"));
         }
         if !(1_000..=HOLD_TTL_MS_MAX).contains(&limits.hold_ttl_ms) {
             problems.push(format!("order.limits.hold_ttl_ms must be 1000 to {HOLD_TTL_MS_MAX}"));
@@ -236,5 +253,29 @@ mod tests {
         bad.user.addresses.clear();
         bad.validate(&mut problems);
         assert_eq!(problems.len(), 4, "{problems:?}");
+    }
+
+    #[test]
+    fn no_time_is_past_the_end_of_time() {
+        let saga = SagaConfig {
+            lease_ms: u64::MAX,
+            deadline_ms: u64::MAX,
+            backoff_ms: u64::MAX,
+            backoff_max_ms: u64::MAX,
+            sweep_interval_ms: u64::MAX,
+            ..SagaConfig::default()
+        };
+        let limits = Limits {
+            hold_ttl_ms: u64::MAX,
+            duplicate_wait_ms: u64::MAX,
+            price_ttl_ms: u64::MAX,
+            watch_poll_ms: u64::MAX,
+            health_interval_ms: u64::MAX,
+            sweep_interval_ms: MS_MAX + 1,
+            ..Limits::default()
+        };
+        let mut problems = Vec::new();
+        Config { saga, limits, ..Config::default() }.validate(&mut problems);
+        assert_eq!(problems.len(), 11, "{problems:?}");
     }
 }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use souk_interceptors::client::Channel;
+use souk_interceptors::context;
 use souk_proto_common::{Failure, IdempotencyKey, Money, Reason, failure};
 use souk_proto_inventory::v1 as pb;
 use souk_proto_inventory::v1::catalog_service_client::CatalogServiceClient;
@@ -15,6 +16,7 @@ use tracing::{debug, error, warn};
 use uuid::Uuid;
 
 use crate::domain::pricing::Products;
+use crate::domain::saga::Answer;
 use crate::domain::{Attempt, Item, Product, Sku, Step, StepKind, UserId};
 use crate::error::Error;
 use crate::prices::Prices;
@@ -135,7 +137,7 @@ impl Inventory {
                 stock.release(pb::ReleaseRequest { request_id, reservation_id, lines: Vec::new() }).await.map(drop)
             }
         };
-        result.map_or_else(|status| meaning(step.kind, &status), |()| Attempt::Done)
+        result.map_or_else(|status| meaning(step.kind, &status), |()| Attempt::Answered(Answer::Done))
     }
 }
 
@@ -147,13 +149,13 @@ fn meaning(kind: StepKind, status: &Status) -> Attempt {
     match kind {
         StepKind::CommitStock => match reason {
             // Nobody else knows the name of the reservation, so it was us: the key of that try is forgotten after 72 hours.
-            Reason::ReservationAlreadyCommitted => Attempt::Done,
-            reason => Attempt::Refused(reason),
+            Reason::ReservationAlreadyCommitted => Attempt::Answered(Answer::Done),
+            reason => Attempt::Answered(Answer::Refused(reason)),
         },
         StepKind::ReleaseStock => match reason {
             // Nothing is left to give back.
             Reason::ReservationAlreadyReleased | Reason::ReservationExpired | Reason::ReservationNotFound => {
-                Attempt::Done
+                Attempt::Answered(Answer::Done)
             }
             // Stock must not be forgotten because of a refusal that we do not understand: an operator will see the step.
             _ => again(),
@@ -169,14 +171,16 @@ fn is_over(status: &Status) -> bool {
     )
 }
 
-/// What a failure of the inventory is to our caller: a refusal that concerns them is passed on with its details; anything else is
-/// that the inventory is not available.
+/// What a failure of the inventory is to our caller: a refusal that concerns them is passed on with its details; that their time
+/// is up is told as it is; anything else is that the inventory is not available.
 fn refusal(status: &Status) -> Error {
     let reason = failure::reason_of(status);
     match (status.code(), reason) {
         (Code::FailedPrecondition | Code::NotFound | Code::Aborted, Some(reason)) => {
             Error::Refused(Box::new(passed_on(status, reason)))
         }
+        // Our call to it ends a little before the call that we serve: it was the caller's time that ran out.
+        (Code::DeadlineExceeded, _) if context::deadline().is_some() => Error::DeadlineExceeded,
         (Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown, _) => {
             warn!(code = ?status.code(), message = status.message(), "the inventory does not answer");
             unavailable(status)
@@ -235,9 +239,9 @@ mod tests {
     fn only_a_definite_refusal_ends_a_step() {
         use StepKind::{CommitStock, ReleaseStock};
         let precondition = |reason| status(Code::FailedPrecondition, reason);
-        let refused = |reason| Attempt::Refused(reason);
+        let refused = |reason| Attempt::Answered(Answer::Refused(reason));
         let table = [
-            (CommitStock, precondition(Reason::ReservationAlreadyCommitted), Some(Attempt::Done)),
+            (CommitStock, precondition(Reason::ReservationAlreadyCommitted), Some(Attempt::Answered(Answer::Done))),
             (CommitStock, precondition(Reason::ReservationExpired), Some(refused(Reason::ReservationExpired))),
             (CommitStock, precondition(Reason::QuantityExceedsOpen), Some(refused(Reason::QuantityExceedsOpen))),
             (
@@ -252,9 +256,9 @@ mod tests {
             (CommitStock, status(Code::Internal, Reason::Internal), None),
             (CommitStock, Status::failed_precondition("from some proxy"), None),
             (CommitStock, Status::not_found("from some proxy"), None),
-            (ReleaseStock, precondition(Reason::ReservationAlreadyReleased), Some(Attempt::Done)),
-            (ReleaseStock, precondition(Reason::ReservationExpired), Some(Attempt::Done)),
-            (ReleaseStock, status(Code::NotFound, Reason::ReservationNotFound), Some(Attempt::Done)),
+            (ReleaseStock, precondition(Reason::ReservationAlreadyReleased), Some(Attempt::Answered(Answer::Done))),
+            (ReleaseStock, precondition(Reason::ReservationExpired), Some(Attempt::Answered(Answer::Done))),
+            (ReleaseStock, status(Code::NotFound, Reason::ReservationNotFound), Some(Attempt::Answered(Answer::Done))),
             (ReleaseStock, precondition(Reason::QuantityExceedsOpen), None),
             (ReleaseStock, Status::unavailable("gone"), None),
         ];

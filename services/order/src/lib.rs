@@ -116,7 +116,7 @@ pub async fn open(kernel: &Kernel, config: &Config, deps: &Deps, token: ServiceT
 fn inventory(kernel: &Kernel, config: &Config, token: ServiceToken) -> anyhow::Result<Inventory> {
     let limits = &config.limits;
     let channel = client::connect(kernel, &config.inventory, &[souk_proto_inventory::METHODS], Some(token))?;
-    let prices = Prices::new(kernel.clock.clone(), limits.prices_max, Duration::from_millis(limits.price_ttl_ms));
+    let prices = Prices::new(kernel.clock.clone(), limits.prices_max, millis(limits.price_ttl_ms));
     Ok(Inventory::new(kernel.ids.clone(), channel, prices, Duration::from_millis(limits.hold_ttl_ms)))
 }
 

@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use quick_cache::sync::Cache;
@@ -32,8 +31,7 @@ struct Known {
 
 impl Prices {
     /// Remembers up to `products_max` products for `ttl`.
-    pub fn new(clock: Clock, products_max: usize, ttl: Duration) -> Self {
-        let ttl = TimeDelta::from_std(ttl).unwrap_or(TimeDelta::MAX);
+    pub fn new(clock: Clock, products_max: usize, ttl: TimeDelta) -> Self {
         Self { clock, ttl, known: Arc::new(Cache::new(products_max)) }
     }
 
@@ -84,6 +82,7 @@ impl Prices {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
 
     use souk_proto_common::{Currency, Money};
 
@@ -100,7 +99,7 @@ mod tests {
 
     fn prices() -> (Clock, Prices) {
         let clock = Clock::fake(DateTime::from_timestamp(1_800_000_000, 0).unwrap());
-        (clock.clone(), Prices::new(clock, 100, Duration::from_secs(5)))
+        (clock.clone(), Prices::new(clock, 100, TimeDelta::seconds(5)))
     }
 
     /// The price of TEA, and what the catalogue was asked for.

@@ -65,16 +65,23 @@ impl Step {
 /// What the inventory said to one try of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Attempt {
-    /// It is done, now or before.
-    Done,
-    /// Refused for good, for this reason.
-    Refused(Reason),
+    /// This, for good: the step is over.
+    Answered(Answer),
     /// There is no knowing, or it cannot be now: try again.
     Again(String),
 }
 
-/// What a step has come to; by default nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// A definite answer to a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It is done, now or before.
+    Done,
+    /// Refused, for this reason.
+    Refused(Reason),
+}
+
+/// What a step has come to.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conclusion {
     /// The order after it, if that changes it.
     pub order: Option<Order>,
@@ -82,29 +89,24 @@ pub struct Conclusion {
     pub next: Option<StepKind>,
 }
 
-/// What `order` becomes by the definite end of a step. None: the step is not over.
+/// What `order` becomes by the end of a step.
 ///
 /// An order that is no longer PENDING when its commit comes back was cancelled meanwhile: what the commit did is undone by the release
 /// that the cancellation has left behind.
-pub fn conclude(kind: StepKind, order: &Order, attempt: &Attempt, now: DateTime<Utc>) -> Option<Conclusion> {
-    let unchanged = Conclusion { order: None, next: None };
-    if matches!(attempt, Attempt::Again(_)) {
-        return None;
-    }
-    if kind == StepKind::ReleaseStock || order.state != OrderState::Pending {
-        return Some(unchanged);
-    }
+pub fn conclude(kind: StepKind, order: &Order, answer: Answer, now: DateTime<Utc>) -> Conclusion {
     let becomes = |next, order| Conclusion { order, next };
-    Some(match attempt {
-        Attempt::Again(_) => return None,
-        Attempt::Done => becomes(None, order.confirm(now).ok()),
-        Attempt::Refused(Reason::ReservationExpired) => becomes(None, order.expire(now).ok()),
+    if kind == StepKind::ReleaseStock || order.state != OrderState::Pending {
+        return becomes(None, None);
+    }
+    match answer {
+        Answer::Done => becomes(None, order.confirm(now).ok()),
+        Answer::Refused(Reason::ReservationExpired) => becomes(None, order.expire(now).ok()),
         // There is nothing to give back.
-        Attempt::Refused(reason @ (Reason::ReservationAlreadyReleased | Reason::ReservationNotFound)) => {
+        Answer::Refused(reason @ (Reason::ReservationAlreadyReleased | Reason::ReservationNotFound)) => {
             becomes(None, order.reject(reason.wire_name(), now).ok())
         }
-        Attempt::Refused(reason) => becomes(Some(StepKind::ReleaseStock), order.reject(reason.wire_name(), now).ok()),
-    })
+        Answer::Refused(reason) => becomes(Some(StepKind::ReleaseStock), order.reject(reason.wire_name(), now).ok()),
+    }
 }
 
 #[cfg(test)]
@@ -125,40 +127,33 @@ mod tests {
         Order::place(OrderId(id), UserId(id), id, (Vec::new(), total), now())
     }
 
-    fn commit(attempt: &Attempt) -> (OrderState, String, Option<StepKind>) {
-        let conclusion = conclude(StepKind::CommitStock, &pending(), attempt, now()).unwrap();
+    fn commit(answer: Answer) -> (OrderState, String, Option<StepKind>) {
+        let conclusion = conclude(StepKind::CommitStock, &pending(), answer, now());
         let order = conclusion.order.unwrap();
         (order.state, order.state_reason, conclusion.next)
     }
 
     #[test]
     fn a_definite_answer_to_the_commit_decides_the_order() {
-        assert_eq!(commit(&Attempt::Done), (OrderState::Confirmed, String::new(), None));
-        let expired = commit(&Attempt::Refused(Reason::ReservationExpired));
+        assert_eq!(commit(Answer::Done), (OrderState::Confirmed, String::new(), None));
+        let expired = commit(Answer::Refused(Reason::ReservationExpired));
         assert_eq!(expired, (OrderState::Expired, "RESERVATION_EXPIRED".into(), None));
-        let released = commit(&Attempt::Refused(Reason::ReservationAlreadyReleased));
+        let released = commit(Answer::Refused(Reason::ReservationAlreadyReleased));
         assert_eq!(released, (OrderState::Rejected, "RESERVATION_ALREADY_RELEASED".into(), None));
     }
 
     #[test]
     fn an_order_that_is_rejected_gives_its_stock_back() {
-        let refused = commit(&Attempt::Refused(Reason::QuantityExceedsOpen));
+        let refused = commit(Answer::Refused(Reason::QuantityExceedsOpen));
         assert_eq!(refused, (OrderState::Rejected, "QUANTITY_EXCEEDS_OPEN".into(), Some(StepKind::ReleaseStock)));
-    }
-
-    #[test]
-    fn no_answer_decides_nothing() {
-        for kind in StepKind::ALL {
-            assert_eq!(conclude(kind, &pending(), &Attempt::Again("down".into()), now()), None);
-        }
     }
 
     #[test]
     fn a_commit_that_comes_back_to_a_cancelled_order_changes_nothing() {
         let cancelled = pending().cancel(Canceller::Owner, now()).unwrap();
-        for attempt in [Attempt::Done, Attempt::Refused(Reason::ReservationExpired)] {
-            let conclusion = conclude(StepKind::CommitStock, &cancelled, &attempt, now());
-            assert_eq!(conclusion, Some(Conclusion { order: None, next: None }));
+        for answer in [Answer::Done, Answer::Refused(Reason::ReservationExpired)] {
+            let conclusion = conclude(StepKind::CommitStock, &cancelled, answer, now());
+            assert_eq!(conclusion, Conclusion { order: None, next: None });
         }
     }
 

@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::App;
-use crate::config::SagaConfig;
+use crate::config::{MS_MAX, SagaConfig};
 use crate::domain::saga::{Conclusion, conclude};
 use crate::domain::{Attempt, Order, OrderId, Step, StepKind};
 use crate::error::Error;
@@ -44,8 +44,11 @@ pub async fn claim(app: &App, holder: Uuid, limit: usize) -> Result<Vec<Claimed>
     if !steps.is_empty() {
         failpoint(failpoints::SAGA_AFTER_CLAIM);
     }
-    let claimed = |step: Step| Some(Claimed { step, reservation_id: *reservations.get(&step.order_id)? });
-    Ok(steps.into_iter().filter_map(claimed).collect())
+    let claimed = |step: Step| {
+        let reservation_id = *reservations.get(&step.order_id).ok_or_else(|| DbError::bug("a step has no order"))?;
+        Ok(Claimed { step, reservation_id })
+    };
+    steps.into_iter().map(claimed).collect()
 }
 
 /// What driving a step came to.
@@ -114,13 +117,15 @@ fn tell_of_failure(step: &Step, error: &str, now: DateTime<Utc>) {
 /// Doubles with every try up to the longest; the second half of it at random, so that those that failed together do not come together.
 fn backoff(config: &SagaConfig, ids: &Ids, attempts: i64) -> TimeDelta {
     let doublings = u32::try_from(attempts.clamp(1, 32) - 1).unwrap_or(0);
-    let longest = Duration::from_millis(config.backoff_max_ms);
+    let longest = Duration::from_millis(config.backoff_max_ms.min(MS_MAX));
     let pause = Duration::from_millis(config.backoff_ms).saturating_mul(2_u32.saturating_pow(doublings)).min(longest);
-    TimeDelta::from_std(pause.mul_f64(0.5 + ids.random_fraction() / 2.0)).unwrap_or(TimeDelta::MAX)
+    TimeDelta::from_std(pause.mul_f64(0.5 + ids.random_fraction() / 2.0))
+        .unwrap_or_else(|_| millis(config.backoff_max_ms))
 }
 
+/// So many milliseconds; at most a year, so that it can be added to any time.
 pub(crate) fn millis(count: u64) -> TimeDelta {
-    i64::try_from(count).ok().and_then(TimeDelta::try_milliseconds).unwrap_or(TimeDelta::MAX)
+    TimeDelta::milliseconds(i64::try_from(count.min(MS_MAX)).expect("a year is small"))
 }
 
 /// A step that was tried, and when to try it again if that was not the end.
@@ -192,12 +197,15 @@ impl FinishBatch {
         now: DateTime<Utc>,
     ) -> Result<Driven, DbError> {
         let Step { order_id, kind, .. } = tried.step;
-        if let Attempt::Again(error) = &tried.attempt {
-            changes.postponed.push(Postponed { order_id, kind, due_at: tried.due_at, error: error.clone() });
-            return Ok(Driven::Postponed(tried.due_at));
-        }
+        let answer = match &tried.attempt {
+            Attempt::Answered(answer) => *answer,
+            Attempt::Again(error) => {
+                changes.postponed.push(Postponed { order_id, kind, due_at: tried.due_at, error: error.clone() });
+                return Ok(Driven::Postponed(tried.due_at));
+            }
+        };
         let order = orders.get(&order_id).ok_or_else(|| DbError::bug("a step has no order"))?;
-        let Conclusion { order: after, next } = conclude(kind, order, &tried.attempt, now).unwrap_or_default();
+        let Conclusion { order: after, next } = conclude(kind, order, answer, now);
         changes.finished.push(Finished { order_id, kind });
         changes.next.extend(next.map(|next| (order_id, next, now + self.step_deadline)));
         let version = after.as_ref().map(|order| order.version);
@@ -231,5 +239,14 @@ mod tests {
             assert!((most / 2..=most).contains(&pause), "{attempts}: {pause}");
         }
         assert_ne!(backoff(&config, &ids, 1), backoff(&config, &ids, 1));
+    }
+
+    #[test]
+    fn a_pause_has_an_end() {
+        let ids = Ids::seeded(Clock::system(), 1);
+        let config = SagaConfig { backoff_ms: u64::MAX, backoff_max_ms: u64::MAX, ..SagaConfig::default() };
+        let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+        assert!(now + backoff(&config, &ids, 1) > now);
+        assert!(now + millis(u64::MAX) > now);
     }
 }

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::domain::StepKind;
 use crate::error::Error;
 use crate::ops::App;
-use crate::ops::drive_saga::{Claimed, Driven, claim, drive};
+use crate::ops::drive_saga::{Claimed, Driven, claim, drive, millis};
 use crate::store;
 
 /// A backlog is counted no further: counting it must not cost as much as the backlog.
@@ -67,13 +67,17 @@ struct Worker {
     look: bool,
     /// The earliest time at which a step that we have put off is due again.
     again_at: Option<DateTime<Utc>>,
+    /// When the backlog is counted next, however busy the worker is.
+    measure_at: DateTime<Utc>,
 }
 
 /// Runs until the process ends, and finishes what it has begun.
 pub(super) async fn run(app: App, meters: Meters) {
     let holder = app.ids.new_id();
-    let mut worker = Worker { app, meters, holder, driving: JoinSet::new(), look: true, again_at: None };
+    let measure_at = app.clock.now();
+    let mut worker = Worker { app, meters, holder, driving: JoinSet::new(), look: true, again_at: None, measure_at };
     while !worker.app.shutdown.is_cancelled() {
+        worker.measure_when_due().await;
         if worker.look && worker.has_room() {
             worker.take_up().await;
         } else {
@@ -115,7 +119,6 @@ impl Worker {
             () = self.app.clock.sleep(pause) => {
                 self.look = true;
                 self.again_at = None;
-                self.measure().await;
             }
             () = self.app.shutdown.cancelled() => {}
         }
@@ -136,10 +139,15 @@ impl Worker {
         }
     }
 
-    async fn measure(&self) {
+    async fn measure_when_due(&mut self) {
+        let now = self.app.clock.now();
+        if now < self.measure_at {
+            return;
+        }
+        self.measure_at = now + millis(self.app.saga.sweep_interval_ms);
         let read = async {
             let mut tx = self.app.db.read().await?;
-            store::backlog(&mut tx, self.app.clock.now(), BACKLOG_COUNTED_MAX).await
+            store::backlog(&mut tx, now, BACKLOG_COUNTED_MAX).await
         };
         if let Ok(backlog) = read.await {
             self.meters.due.set(backlog.due);

@@ -76,7 +76,10 @@ async fn a_deadline_ends_the_waiting_and_the_repeat_goes_on_from_there() {
     let began = Instant::now();
     let call = within(request.clone(), Duration::from_millis(300));
     let told = shop.orders(&alice).place_order(call).await.unwrap_err();
-    assert!(matches!(told.code(), Code::DeadlineExceeded | Code::Unavailable | Code::Cancelled), "{told:?}");
+    // tonic's client has a timer of its own; should it be faster than the server's answer, it says CANCELLED, and names no server.
+    let timer_of_the_client = told.code() == Code::Cancelled && told.metadata().is_empty();
+    let server = why(&told) == (Code::DeadlineExceeded, Some(Reason::DeadlineExceeded));
+    assert!(server || timer_of_the_client, "{told:?}");
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     gate.open();
     let placed = shop.place(&alice, request).await.unwrap();
@@ -129,6 +132,25 @@ async fn a_step_past_its_deadline_is_counted_and_still_done() {
     })
     .await;
     assert_eq!(state(&shop.settled(&alice, &placed).await), OrderState::Confirmed);
+}
+
+#[tokio::test]
+async fn the_backlog_is_counted_however_busy_the_worker_is() {
+    let (shop, alice) = shop().await;
+    let gate = Gate::new();
+    shop.proxy.break_next("Commit", [Fault::HoldRequest(gate.clone())]);
+    shop.place(&alice, items(&[("TEA", 1)])).await.unwrap();
+    gate.reached().await;
+    assert_eq!(shop.metric("order_saga_due"), Some(0.0));
+    // Orders come before the worker has rested for the second after which it looks around by itself.
+    for _ in 0..3 {
+        shop.clock.advance(Duration::from_millis(600));
+        let placed = shop.place(&alice, items(&[("TEA", 1)])).await.unwrap();
+        shop.settled(&alice, &placed).await;
+    }
+    assert!(shop.metric("order_saga_due") >= Some(1.0));
+    gate.open();
+    shop.at_rest().await;
 }
 
 #[tokio::test]
