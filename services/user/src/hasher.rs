@@ -58,9 +58,10 @@ impl Hasher {
         Ok(self.run(move || hash.matches(&password)).await? && known)
     }
 
-    /// Whether `hash` is cheaper than today's.
-    pub fn is_outdated(&self, hash: &PasswordHash) -> bool {
-        hash.is_below(self.0.cost)
+    /// A hash at today's cost in place of `hash` of the same password, if that is cheaper. It can wait for another day: where there is no
+    /// room for it now, there is none.
+    pub async fn better(&self, hash: &PasswordHash, password: Password) -> Option<PasswordHash> {
+        if hash.is_below(self.0.cost) { self.hash(password).await.ok() } else { None }
     }
 
     async fn run<T: Send + 'static>(
@@ -103,6 +104,17 @@ mod tests {
         assert!(!hasher.verify(Some(hash.clone()), password("correct house")).await.unwrap());
         assert!(!hasher.verify(None, password("correct horse")).await.unwrap());
         assert_ne!(hasher.hash(password("correct horse")).await.unwrap(), hash, "each has a salt of its own");
+    }
+
+    #[tokio::test]
+    async fn a_better_hash_is_made_where_there_is_room_for_it() {
+        let (old, hasher) = (Cost { memory_kib: 32, passes: 1 }, hasher(1, 0));
+        let old = PasswordHash::of(&password("x"), &[1; 16], old).unwrap();
+        let occupied = hasher.0.admitted.clone().try_acquire_owned().unwrap();
+        assert_eq!(hasher.better(&old, password("x")).await, None);
+        drop(occupied);
+        let better = hasher.better(&old, password("x")).await.unwrap();
+        assert_eq!(hasher.better(&better, password("x")).await, None, "good enough");
     }
 
     #[tokio::test]

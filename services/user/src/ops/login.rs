@@ -1,9 +1,9 @@
 //! Begins a session.
 
 use souk_db::retrying;
-use souk_interceptors::context;
 
 use super::audit::{self, Action};
+use super::prove::proves;
 use crate::domain::command::Login;
 use crate::domain::{PasswordHash, RefreshToken, Session, User};
 use crate::error::Error;
@@ -12,22 +12,15 @@ use crate::store::{self, Account};
 
 /// The first tokens of a session. A wrong password, no account and too many failures of late answer alike, after the same work.
 pub async fn login(app: &App, asked: Login) -> Result<(Tokens, User), Error> {
-    let peer = context::current().and_then(|context| context.peer);
-    let name = asked.email.as_ref().map_or("", |email| email.as_str());
-    let admitted = app.throttle.admits(peer, name, app.clock.now());
     let account = match &asked.email {
         Some(email) => store::account_by_email(&mut app.db.read().await?, email).await?,
         None => None,
     };
-    let hash = account.as_ref().filter(|_| admitted).map(|account| account.password_hash.clone());
-    let proved = app.hasher.verify(hash, asked.password.clone()).await?;
+    let name = asked.email.as_ref().map_or("", |email| email.as_str());
+    let hash = account.as_ref().map(|account| account.password_hash.clone());
+    let proved = proves(app, name, hash, asked.password.clone()).await?;
     let account = account.filter(|_| proved).ok_or(Error::InvalidCredentials)?;
-    app.throttle.succeeded(peer, name);
-    let better = if app.hasher.is_outdated(&account.password_hash) {
-        Some(app.hasher.hash(asked.password).await?)
-    } else {
-        None
-    };
+    let better = app.hasher.better(&account.password_hash, asked.password).await;
     retrying(Error::is_conflict, || begin_session(app, &account, better.as_ref())).await
 }
 

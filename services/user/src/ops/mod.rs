@@ -10,6 +10,7 @@ pub mod list_users;
 pub mod login;
 pub mod logout;
 pub mod maintain_keys;
+mod prove;
 pub mod refresh_token;
 pub mod register;
 pub mod set_roles;

@@ -6,8 +6,9 @@ use souk_interceptors::Caller;
 
 use super::audit::{self, Action};
 use super::keyed::{call, given, keep};
+use super::prove::proves;
 use crate::domain::command::{Answer, Keyed, Register};
-use crate::domain::{Password, PasswordHash, Role, Roles, User};
+use crate::domain::{PasswordHash, Role, Roles, User};
 use crate::error::Error;
 use crate::events;
 use crate::ops::App;
@@ -17,7 +18,8 @@ const METHOD: &str = "/souk.user.v1.AuthService/Register";
 
 /// The user as created. An account keeps the key that it was created under, so a repeat is recognised for ever.
 ///
-/// A repeat has the same password, which only its slow hash can tell: so that is compared, and no fast hash is stored.
+/// A repeat has the same password, which only its slow hash can tell: so that is compared, and no fast hash is stored. A wrong one counts
+/// as a failed login: nobody can try passwords here.
 pub async fn register(app: &App, caller: &Caller, asked: Keyed<Register>) -> Result<Answer<User>, Error> {
     if let Some(answer) = registered(app, &asked).await? {
         return Ok(answer);
@@ -44,15 +46,11 @@ async fn registered(app: &App, asked: &Keyed<Register>) -> Result<Option<Answer<
     let answered = given(&mut tx, &call(&whose(command), METHOD, key), key).await?;
     tx.rollback().await?;
     let same = account.origin.fingerprint == key.fingerprint
-        && is_password(app, &account.password_hash, &command.password).await?;
+        && proves(app, command.email.as_str(), Some(account.password_hash), command.password.clone()).await?;
     if !same {
         return Err(Error::KeyReused);
     }
     Ok(Some(Answer::replayed(answered.unwrap_or(account.user))))
-}
-
-async fn is_password(app: &App, hash: &PasswordHash, password: &Password) -> Result<bool, Error> {
-    app.hasher.verify(Some(hash.clone()), password.clone()).await
 }
 
 /// Nobody has proved anything yet: the key belongs to the address.

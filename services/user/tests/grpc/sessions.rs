@@ -1,9 +1,13 @@
 //! Logins, refresh tokens, and the keys behind access tokens.
 
+use futures::FutureExt;
 use souk_interceptors::token::Verifier;
 use souk_proto_common::REPLAY_HEADER;
 use souk_proto_common::v1::Reason;
 use souk_proto_user::v1 as pb;
+use souk_user::domain::command::Login;
+use souk_user::domain::{Email, Password};
+use souk_user::ops;
 use tonic::{Code, Status};
 
 use crate::harness::{PASSWORD, Server, refused, violations};
@@ -82,6 +86,36 @@ async fn failed_logins_slow_down_and_never_lock_for_good() {
     refused(slowed, Code::Unauthenticated, Reason::InvalidCredentials);
     server.advance(5 * 60);
     server.login("ada@x.example").await;
+    server.login("ada@x.example").await;
+}
+
+#[tokio::test]
+async fn a_login_that_nobody_decided_is_no_failure() {
+    let (server, _) = signed_in().await;
+    let app = &server.running.app;
+    let attempt = |password| {
+        let email = Email::parse("ada@x.example").ok();
+        ops::login(app, Login { email, password: Password::attempt(password).unwrap() })
+    };
+    for _ in 0..20 {
+        assert!(attempt("wrong").now_or_never().is_none(), "given up before it was verified");
+    }
+    attempt(PASSWORD).await.unwrap();
+}
+
+#[tokio::test]
+async fn passwords_cannot_be_tried_by_registering_again() {
+    let server = Server::start().await;
+    let right = server.register_request("ada@x.example");
+    server.auth().register(right.clone()).await.unwrap();
+    let wrong = pb::RegisterRequest { password: "another password".into(), ..right.clone() };
+    for request in std::iter::repeat_n(wrong, 10).chain([right.clone()]) {
+        refused(server.auth().register(request).await, Code::FailedPrecondition, Reason::IdempotencyKeyReused);
+    }
+    let slowed = server.try_login("ada@x.example", PASSWORD).await;
+    refused(slowed, Code::Unauthenticated, Reason::InvalidCredentials);
+    server.advance(5 * 60);
+    server.auth().register(right).await.unwrap();
     server.login("ada@x.example").await;
 }
 
