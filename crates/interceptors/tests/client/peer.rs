@@ -141,8 +141,3 @@ pub(crate) fn come_again_in(delay: Duration) -> Status {
     *status.metadata_mut() = definite(Code::Unavailable).metadata().clone();
     status
 }
-
-/// Waits for what comes soon or never.
-pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(Duration::from_secs(20), future).await.expect("it never happens")
-}

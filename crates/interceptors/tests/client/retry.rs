@@ -7,8 +7,8 @@ use souk_interceptors::client::{Outcome, outcome};
 use tokio::time::Instant;
 use tonic::{Code, Request, Status};
 
-use crate::peer::{Peer, come_again_in, definite, soon};
-use crate::probe::{self, ADD, PUT, READ, WATCH, message};
+use crate::peer::{Peer, come_again_in, definite};
+use crate::probe::{self, ADD, PUT, READ, WATCH, message, soon};
 
 /// Tries of a call in all.
 const TRIES: usize = 3;

@@ -12,8 +12,8 @@ use souk_proto_common::Reason;
 use tokio::time::Instant;
 use tonic::{Code, Request};
 
-use crate::harness::{Server, assert_refused, fed, held, soon, with_header};
-use crate::probe::{Answers, Probe, READ, message};
+use crate::harness::{Server, assert_refused, fed, held, with_header};
+use crate::probe::{Answers, Probe, READ, message, soon};
 
 /// Unlike what a machine takes, however busy.
 const HOUR: Duration = Duration::from_hours(1);

@@ -1,7 +1,6 @@
 //! The probe under the whole stack, on a real server, with keys and a clock of the test's own.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::DateTime;
@@ -20,9 +19,6 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::keys::{AUDIENCE, ISSUER, Key, claims};
 use crate::probe::{self, METHODS, Probe, WATCH};
-
-/// Nothing here takes so long unless it never happens.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) const MINE: &str = "/probe.v1.Probe/Mine";
 pub(crate) const ADMIN: &str = "/probe.v1.Probe/Admin";
@@ -122,11 +118,6 @@ pub(crate) fn assert_refused<T: std::fmt::Debug>(result: Result<T, Status>, code
     let status = result.expect_err("must be refused");
     assert_eq!((status.code(), reason_of(&status)), (code, Some(reason)), "{status:?}");
     status
-}
-
-/// Waits for what comes soon or never.
-pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, future).await.expect("it never happens")
 }
 
 /// A probe whose calls wait for the test's answer. The sender of a call that is dropped is closed.

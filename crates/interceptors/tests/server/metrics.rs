@@ -8,8 +8,8 @@ use futures::future::join;
 use souk_proto_common::{Failure, Reason};
 use tonic::{Code, Status};
 
-use crate::harness::{ADMIN, MINE, Server, UNRULED, fed, held, soon};
-use crate::probe::{Answers, PUT, Probe, READ, message};
+use crate::harness::{ADMIN, MINE, Server, UNRULED, fed, held};
+use crate::probe::{Answers, PUT, Probe, READ, message, soon};
 
 /// What is counted under a method: started, ended by each code, and how often a duration was measured.
 fn counted(server: &Server, method: &str) -> (u64, BTreeMap<String, u64>, u64) {

@@ -5,8 +5,8 @@ use souk_proto_common::Reason;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
 
-use crate::harness::{Server, assert_refused, fed, fed_through, soon, with_header};
-use crate::probe::{Probe, READ, message};
+use crate::harness::{Server, assert_refused, fed, fed_through, with_header};
+use crate::probe::{Probe, READ, message, soon};
 
 fn plant() -> ! {
     panic!("planted: no such text may reach a caller");

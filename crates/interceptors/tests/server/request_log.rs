@@ -10,9 +10,9 @@ use tonic::{Code, Request};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::harness::{ADMIN, MINE, Server, fed, fed_through, held, soon, with_header};
+use crate::harness::{ADMIN, MINE, Server, fed, fed_through, held, with_header};
 use crate::logs::{Fields, Logs};
-use crate::probe::{Probe, READ, WATCH, message};
+use crate::probe::{Probe, READ, WATCH, message, soon};
 
 /// The one line of the one call.
 #[track_caller]

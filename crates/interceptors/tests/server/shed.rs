@@ -12,8 +12,8 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt;
 
-use crate::harness::{Server, assert_refused, fed, held, soon};
-use crate::probe::{Probe, READ, message};
+use crate::harness::{Server, assert_refused, fed, held};
+use crate::probe::{Probe, READ, message, soon};
 
 fn one_call(config: &mut StackConfig) {
     config.calls_max = 1;

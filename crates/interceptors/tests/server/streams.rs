@@ -8,8 +8,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use crate::harness::{CHAT, Server, UPLOAD, assert_refused, soon};
-use crate::probe::{REQUEST_BYTES_MAX, Raw};
+use crate::harness::{CHAT, Server, UPLOAD, assert_refused};
+use crate::probe::{REQUEST_BYTES_MAX, Raw, soon};
 
 async fn upload(server: &Server, messages: impl Stream<Item = Bytes> + Send + 'static) -> Result<Bytes, Status> {
     let mut client = tonic::client::Grpc::new(server.channel.clone());

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use souk_interceptors::context::{self, CallContext, Target, TraceContext};
 use tonic_types::StatusExt;
 
-use crate::harness::{MINE, Server, UNRULED, fed_through, soon, with_header};
+use crate::harness::{MINE, Server, UNRULED, fed_through, with_header};
 use crate::logs::Logs;
-use crate::probe::{Probe, READ, message};
+use crate::probe::{Probe, READ, message, soon};
 
 const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes};
 use futures::future::BoxFuture;
@@ -19,6 +20,9 @@ use tonic::{Request, Response, Status, Streaming};
 
 /// Larger requests are refused by tonic.
 pub(crate) const REQUEST_BYTES_MAX: usize = 1_024;
+
+/// Nothing here takes so long unless it never happens.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) const READ: &str = "/probe.v1.Probe/Read";
 pub(crate) const PUT: &str = "/probe.v1.Probe/Put";
@@ -151,7 +155,7 @@ where
     C: GrpcService<Body>,
     C::ResponseBody: http_body::Body<Data = Bytes, Error: Into<StdError>> + Send + 'static,
 {
-    client(channel).await?.unary(request, PathAndQuery::from_static(path), Raw).await
+    soon(client(channel).await?.unary(request, PathAndQuery::from_static(path), Raw)).await
 }
 
 /// Sends one message, for many.
@@ -164,14 +168,19 @@ where
     C: GrpcService<Body>,
     C::ResponseBody: http_body::Body<Data = Bytes, Error: Into<StdError>> + Send + 'static,
 {
-    let response = client(channel).await?.server_streaming(request, PathAndQuery::from_static(path), Raw).await;
-    response.map(Response::into_inner)
+    let mut client = client(channel).await?;
+    soon(client.server_streaming(request, PathAndQuery::from_static(path), Raw)).await.map(Response::into_inner)
 }
 
 async fn client<C: GrpcService<Body>>(channel: C) -> Result<tonic::client::Grpc<C>, Status> {
     let mut client = tonic::client::Grpc::new(channel);
     client.ready().await.map_err(|error| Status::unknown(error.into().to_string()))?;
     Ok(client)
+}
+
+/// Waits for what comes soon or never.
+pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(PATIENCE, future).await.expect("it never happens")
 }
 
 /// A message that means nothing.
