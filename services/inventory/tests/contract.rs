@@ -143,6 +143,17 @@ async fn a_product_that_has_moved_on_is_not_overwritten() {
 }
 
 #[tokio::test]
+async fn a_product_that_is_being_changed_can_get_its_first_stock() {
+    let database = souk_testkit::postgres().await;
+    database.migrate(MIGRATIONS).await.unwrap();
+    with_products(&database, &["TEA"]).await;
+    let mut tx = database.write().await.unwrap();
+    store::product_to_change(&mut tx, &sku("TEA")).await.unwrap();
+    assert!(apply(&database, &[(1, receive("TEA", 1))], at(0)).await[0].is_ok());
+    tx.rollback().await.unwrap();
+}
+
+#[tokio::test]
 async fn products_are_listed_by_the_bytes_of_their_skus() {
     on_both(MIGRATIONS, async |db| {
         with_products(&db, &["b", "A", "a-1", "B", "a", "1"]).await;

@@ -82,7 +82,7 @@ async fn keys_of_lines(tx: &mut Tx, ids: &[Uuid]) -> Result<Vec<StockKey>, Error
 async fn lock_stocks(tx: &mut Tx, keys: &[StockKey]) -> Result<(Vec<StockLevel>, BTreeSet<Location>), Error> {
     let lock = match tx.engine() {
         Engine::Sqlite => "", // one writer at a time
-        Engine::Postgres => "ORDER BY s.sku, s.location FOR UPDATE OF s",
+        Engine::Postgres => "ORDER BY s.sku, s.location FOR NO KEY UPDATE OF s",
     };
     let mut rows = stock::rows(tx, keys, lock).await?;
     let without_row: Vec<&StockKey> = keys.iter().filter(|key| !rows.contains_key(key)).collect();

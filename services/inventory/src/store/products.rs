@@ -102,7 +102,7 @@ pub async fn products_to_change(tx: &mut Tx, skus: &[Sku]) -> Result<Vec<SavedPr
     sorted.dedup();
     let lock = match tx.engine() {
         Engine::Sqlite => "", // one writer at a time
-        Engine::Postgres => "ORDER BY p.sku FOR UPDATE OF p",
+        Engine::Postgres => "ORDER BY p.sku FOR NO KEY UPDATE OF p",
     };
     by_sku(tx, &sorted, lock).await
 }
