@@ -2,22 +2,15 @@
 
 use std::time::Duration;
 
-use chrono::TimeDelta;
-use souk_db::lease;
 use souk_events::{Bus, Event, Heard, Listener};
 use souk_proto_inventory::v1 as pb;
 use souk_runtime::Kernel;
 use tracing::{debug, warn};
-use uuid::Uuid;
 
 use crate::domain::{Location, Sku, StockKey};
-use crate::error::Error;
 use crate::events::STOCK_CHANGED;
-use crate::ops::App;
-use crate::ops::expire_holds::{expire_holds, forget_keys};
 use crate::ops::watch_stock::refresh;
-
-const SWEEPER: &str = "inventory.sweeper";
+use crate::ops::{self, App};
 
 /// Starts all of them; they end with the process.
 pub(crate) async fn start(app: &App, kernel: &Kernel, bus: &Bus) -> anyhow::Result<()> {
@@ -35,25 +28,12 @@ async fn sweep(app: App) {
     let interval = Duration::from_millis(app.limits.sweep_interval_ms);
     loop {
         app.clock.sleep(interval).await;
-        match sweep_once(&app, holder, interval).await {
+        match ops::sweep(&app, holder).await {
             Ok(0) => {}
             Ok(ended) => debug!(ended, "holds ran out"),
             Err(error) => warn!(error = &error as &dyn std::error::Error, "sweep failed"),
         }
     }
-}
-
-async fn sweep_once(app: &App, holder: Uuid, interval: Duration) -> Result<usize, Error> {
-    let now = app.clock.now();
-    let ttl = TimeDelta::from_std(interval * 3).unwrap_or(TimeDelta::MAX);
-    let mut tx = app.db.write().await?;
-    let lease = lease::acquire(&mut tx, SWEEPER, holder, now, ttl).await?;
-    tx.commit().await?;
-    if lease.is_none() {
-        return Ok(0);
-    }
-    forget_keys(app, now).await?;
-    expire_holds(app, now).await
 }
 
 /// For changes of replicas that this process hears nothing of by the bus.

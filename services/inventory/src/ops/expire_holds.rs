@@ -1,7 +1,6 @@
 //! Ends holds that have run out. Housekeeping: a due hold is in nobody's way, since a Reserve that needs its units ends it itself.
 
 use chrono::{DateTime, Utc};
-use souk_db::idempotency;
 
 use super::change_stock::{Instruction, submit};
 use crate::domain::{Command, Reply};
@@ -32,12 +31,4 @@ pub async fn expire_holds(app: &App, now: DateTime<Utc>) -> Result<usize, Error>
             return Ok(total);
         }
     }
-}
-
-/// Forgets keys that are older than they need be kept; how many.
-pub async fn forget_keys(app: &App, now: DateTime<Utc>) -> Result<u64, Error> {
-    let mut tx = app.db.write().await?;
-    let forgotten = idempotency::sweep(&mut tx, now, app.limits.sweep_batch_max).await?;
-    tx.commit().await?;
-    Ok(forgotten)
 }

@@ -6,7 +6,6 @@ use souk_inventory::domain::query::{ImportRow, UpdateProduct};
 use souk_inventory::error::Error;
 use souk_inventory::ops;
 use souk_inventory::ops::import_products::{Effect, Imported, import_products};
-use souk_proto_common::IdempotencyKey;
 use uuid::Uuid;
 
 use crate::shop::{Shop, create, details, keyed, sku, staff};
@@ -27,7 +26,7 @@ async fn a_product_is_created_once_and_a_late_repeat_is_recognised() {
     assert!(matches!(reused, Err(Error::KeyReused)), "{reused:?}");
     // Keys are forgotten after 72 hours, what they created is not.
     shop.wait(73 * 3_600);
-    let forgotten = ops::expire_holds::forget_keys(&shop.app, shop.kernel.clock.now()).await.unwrap();
+    let forgotten = ops::forget_keys(&shop.app, shop.kernel.clock.now()).await.unwrap();
     assert_eq!(forgotten, 1);
     assert!(ops::create_product(&shop.app, &staff(), command).await.unwrap().replayed);
 }
@@ -46,13 +45,13 @@ async fn an_update_changes_what_is_named_if_the_etag_is_current() {
     assert_eq!(ops::get_product(&shop.app, sku("TEA")).await.unwrap(), updated);
 }
 
+fn row(id: u128, text: &str, etag: Option<Etag>, amount_minor: i64) -> Keyed<ImportRow> {
+    keyed(Uuid::from_u128(id), ImportRow { sku: sku(text), etag, details: details(text, amount_minor) })
+}
+
 #[tokio::test]
 async fn an_import_creates_updates_and_leaves_alone_row_by_row() {
     let shop = Shop::on_sqlite().await.stocked(&["OLD", "SAME"], 0).await;
-    let row = |id: u128, text: &str, etag, amount_minor| Keyed {
-        key: IdempotencyKey { request_id: Uuid::from_u128(id), fingerprint: [1; 32] },
-        command: ImportRow { sku: sku(text), etag, details: details(text, amount_minor) },
-    };
     let rows = [
         row(1, "NEW", None, 100),
         row(2, "OLD", Some(Etag(1)), 200),
@@ -76,4 +75,21 @@ async fn an_import_creates_updates_and_leaves_alone_row_by_row() {
     let mut other = rows[0].clone();
     other.key.fingerprint = [2; 32];
     assert!(matches!(import_products(&shop.app, &staff(), &[other]).await.unwrap()[0], Err(Error::KeyReused)));
+}
+
+#[tokio::test]
+async fn a_late_repeat_of_an_import_does_not_undo_what_came_after() {
+    let shop = Shop::on_sqlite().await;
+    let rows = [row(1, "TEA", None, 100)];
+    import_products(&shop.app, &staff(), &rows).await.unwrap();
+    let patch = Patch { price: Some(details("TEA", 200).price), ..Patch::default() };
+    let update = keyed(shop.id(), UpdateProduct { sku: sku("TEA"), etag: None, patch });
+    let updated = ops::update_product(&shop.app, &staff(), update).await.unwrap().value;
+    shop.wait(73 * 3_600);
+    assert_eq!(ops::forget_keys(&shop.app, shop.kernel.clock.now()).await.unwrap(), 2);
+    let late = import_products(&shop.app, &staff(), &rows).await.unwrap().remove(0).unwrap();
+    assert_eq!(late, Answer::replayed(Imported { effect: Effect::Created, etag: updated.etag() }));
+    assert_eq!(ops::get_product(&shop.app, sku("TEA")).await.unwrap(), updated);
+    let another = import_products(&shop.app, &staff(), &[row(2, "TEA", None, 300)]).await.unwrap().remove(0).unwrap();
+    assert_eq!(another, Answer::fresh(Imported { effect: Effect::Updated, etag: Etag(3) }));
 }

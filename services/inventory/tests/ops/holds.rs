@@ -2,6 +2,7 @@
 
 use futures::FutureExt;
 use futures::future::join_all;
+use souk_db::sql;
 use souk_inventory::domain::Refusal;
 use souk_inventory::domain::reservation::State;
 use souk_inventory::error::Error;
@@ -115,4 +116,41 @@ async fn the_sweeper_leaves_no_hold_that_is_due() {
     assert_eq!(ops::expire_holds(&shop.app, shop.kernel.clock.now()).await.unwrap(), 0);
     assert_eq!(shop.commit(live.id).await.unwrap().state, State::Committed);
     shop.assert_sound().await;
+}
+
+#[tokio::test]
+async fn old_keys_are_forgotten_however_many_there_are() {
+    let shop = Shop::on_sqlite().await.stocked(&["TEA"], 5).await;
+    for _ in 0..9 {
+        shop.receive("TEA", 1).await.unwrap(); // with those of the product and its stock far more than sweep_batch_max
+    }
+    assert_eq!(ops::forget_keys(&shop.app, shop.kernel.clock.now()).await.unwrap(), 0);
+    shop.wait(73 * 3_600);
+    assert_eq!(ops::forget_keys(&shop.app, shop.kernel.clock.now()).await.unwrap(), 11);
+}
+
+#[tokio::test]
+async fn a_sweep_ends_holds_even_if_keys_cannot_be_forgotten() {
+    let shop = Shop::on_sqlite().await.stocked(&["TEA"], 5).await;
+    shop.reserve(&[("TEA", 5)]).await.unwrap();
+    shop.wait(10);
+    let mut tx = shop.database.write().await.unwrap();
+    sql("DROP TABLE idempotency_keys").execute(&mut tx).await.unwrap();
+    tx.commit().await.unwrap();
+    assert!(ops::sweep(&shop.app, shop.id()).await.is_err());
+    assert_eq!(shop.level("TEA").await.stock.held, 0);
+}
+
+#[tokio::test]
+async fn a_sweeper_that_was_killed_is_replaced_by_the_next_sweep() {
+    let shop = Shop::on_sqlite().await.stocked(&["TEA"], 5).await;
+    let mut app = shop.app.clone();
+    app.limits.sweep_interval_ms = 10_000;
+    let (killed, next) = (shop.id(), shop.id());
+    ops::sweep(&app, killed).await.unwrap();
+    shop.reserve(&[("TEA", 5)]).await.unwrap();
+    shop.wait(9);
+    assert_eq!(ops::sweep(&app, next).await.unwrap(), 0, "one at a time");
+    shop.wait(1);
+    assert_eq!(ops::sweep(&app, next).await.unwrap(), 1);
 }

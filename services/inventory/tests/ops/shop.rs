@@ -102,6 +102,7 @@ impl Shop {
 pub(crate) async fn replica(kernel: &Kernel, database: &TestDatabase, bus: &Bus) -> App {
     let mut config = Config { database: database.config().clone(), ..Config::default() };
     config.limits.sweep_interval_ms = 1_000_000_000;
+    config.limits.sweep_batch_max = 4;
     config.limits.due_holds_max = 3;
     open(kernel, &config, &Deps { bus: bus.clone() }).await.unwrap()
 }
