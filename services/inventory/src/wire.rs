@@ -6,7 +6,7 @@ mod stock;
 use souk_proto_common::v1::Reason;
 use souk_proto_common::{Check, FieldError, IdempotencyKey, InvalidRequest};
 
-pub use catalog::{IMPORT, ImportHead, import_head, import_row, product_page_token};
+pub use catalog::{ImportHead, import_head, import_row, product_page_token};
 pub use stock::movement_page_token;
 
 use crate::domain::names::NameError;

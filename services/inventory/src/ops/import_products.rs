@@ -1,11 +1,11 @@
 //! Adds and replaces products in bulk: rows are written in batches, each row whole or not at all.
 
-use souk_db::retrying;
 use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use souk_db::idempotency::{self, Key, Stored};
+use souk_db::retrying;
 use souk_events::{Event, outbox};
 use souk_interceptors::Caller;
 
@@ -19,7 +19,8 @@ use crate::error::Error;
 use crate::events;
 use crate::ops::App;
 use crate::store::{self, SavedProduct};
-use crate::wire;
+
+const METHOD: &str = "/souk.inventory.v1.CatalogService/ImportProducts";
 
 /// What a row did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,7 +56,7 @@ async fn import_once(app: &App, caller: &Caller, rows: &[Keyed<ImportRow>]) -> R
     let mut tx = app.db.write().await?;
     let skus: Vec<Sku> = rows.iter().map(|row| row.command.sku.clone()).collect();
     let there = store::products_to_change(&mut tx, &skus).await?;
-    let keys: Vec<Key> = rows.iter().map(|row| stored_key(caller, wire::IMPORT, &row.key)).collect();
+    let keys: Vec<Key> = rows.iter().map(|row| stored_key(caller, METHOD, &row.key)).collect();
     let given = idempotency::find_many(&mut tx, &keys).await?;
     let mut import = Import {
         app,
@@ -118,9 +119,19 @@ impl Import<'_> {
             let same = stored.fingerprint == row.key.fingerprint;
             return if same { Ok(Answer::replayed(parse(&stored.response)?)) } else { Err(Error::KeyReused) };
         }
+        if let Some(created) = self.created_before(row) {
+            return Ok(Answer::replayed(created));
+        }
         let imported = self.write(row)?;
         self.answers.push(answer(key, row.key.fingerprint, &imported)?);
         Ok(Answer::fresh(imported))
+    }
+
+    /// What a row created is recognised for ever, when its key has long been forgotten: written again, it would undo what came after.
+    fn created_before(&self, row: &Keyed<ImportRow>) -> Option<Imported> {
+        let saved = &self.places.get(&row.command.sku)?.saved;
+        let same = saved.origin == self.origin(row);
+        same.then(|| Imported { effect: Effect::Created, etag: saved.product.etag() })
     }
 
     fn write(&mut self, row: &Keyed<ImportRow>) -> Result<Imported, Error> {
@@ -146,9 +157,13 @@ impl Import<'_> {
         let product = Product::new(sku.clone(), details, self.now);
         let etag = product.etag();
         self.events.push(events::product_created(&product, &self.app.ids));
-        let caller = self.caller.subject().to_owned();
-        let origin = Origin { caller, request_id: row.key.request_id, fingerprint: row.key.fingerprint };
+        let origin = self.origin(row);
         self.places.insert(sku, Place { saved: SavedProduct { product, origin }, version_before: 0 });
         Imported { effect: Effect::Created, etag }
+    }
+
+    fn origin(&self, row: &Keyed<ImportRow>) -> Origin {
+        let caller = self.caller.subject().to_owned();
+        Origin { caller, request_id: row.key.request_id, fingerprint: row.key.fingerprint }
     }
 }

@@ -172,9 +172,6 @@ pub fn import_head(first: &pb::ImportProductsRequest) -> Result<ImportHead, Inva
     Ok(ImportHead { request_id, failures_only: first.failures_only })
 }
 
-/// The RPC whose rows have keys of their own.
-pub const IMPORT: &str = "/souk.inventory.v1.CatalogService/ImportProducts";
-
 /// One row of an import, under a key made of the import's name and its place.
 pub fn import_row(
     head: ImportHead,
