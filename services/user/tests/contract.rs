@@ -193,12 +193,18 @@ async fn a_session_is_ended_once() {
 }
 
 #[tokio::test]
-async fn sessions_that_are_over_go_with_their_tokens() {
+async fn sessions_that_are_over_go_after_their_tokens() {
     on_both(MIGRATIONS, async |db| {
         let (session, token) = with_session(&db).await;
         let mut tx = db.write().await.unwrap();
+        let second = session.issue(&RefreshToken::new([2; 32]), &RULES, at(0));
+        store::insert_token(&mut tx, &second).await.unwrap();
+        assert_eq!(store::delete_ended_tokens(&mut tx, session.expires_at, 10).await.unwrap(), 0);
         assert_eq!(store::delete_ended_sessions(&mut tx, session.expires_at, 10).await.unwrap(), 0);
         let after = session.expires_at + TimeDelta::seconds(1);
+        assert_eq!(store::delete_ended_tokens(&mut tx, after, 1).await.unwrap(), 1, "no more than asked for");
+        assert_eq!(store::delete_ended_sessions(&mut tx, after, 10).await.unwrap(), 0, "it has a token");
+        assert_eq!(store::delete_ended_tokens(&mut tx, after, 10).await.unwrap(), 1);
         assert_eq!(store::delete_ended_sessions(&mut tx, after, 0).await.unwrap(), 0, "no more than asked for");
         assert_eq!(store::delete_ended_sessions(&mut tx, after, 10).await.unwrap(), 1);
         assert_eq!(store::session_of(&mut tx, &token.hash).await.unwrap(), None);

@@ -12,8 +12,8 @@ use souk_db::{Error, MigrationSet};
 pub use audit::{AuditEvent, append_audit, audit_of};
 pub use keys::{delete_key, insert_key, move_key, token_keys};
 pub use sessions::{
-    delete_ended_sessions, insert_session, insert_token, mark_used, revoke_session, session_of, session_to_change,
-    token_used,
+    delete_ended_sessions, delete_ended_tokens, insert_session, insert_token, mark_used, revoke_session, session_of,
+    session_to_change, token_used,
 };
 pub use users::{
     Account, Origin, account_by_email, administrators_to_change, insert_account, list_users, save_user,

@@ -106,10 +106,23 @@ pub async fn revoke_session(tx: &mut Tx, id: Uuid, now: DateTime<Utc>) -> Result
     Ok(revoke.bind(now).bind(id).execute(tx).await? == 1)
 }
 
-/// Deletes up to `limit` sessions that ran out before `before`, with their tokens; how many.
+/// Deletes up to `limit` tokens of sessions that ran out before `before`; how many.
+pub async fn delete_ended_tokens(tx: &mut Tx, before: DateTime<Utc>, limit: u32) -> Result<u64, Error> {
+    sql("DELETE FROM refresh_tokens WHERE token_hash IN
+         (SELECT t.token_hash FROM sessions s JOIN refresh_tokens t ON t.session_id = s.session_id
+          WHERE s.expires_at < $1 ORDER BY s.expires_at LIMIT $2)")
+    .bind(before)
+    .bind(limit)
+    .execute(tx)
+    .await
+}
+
+/// Deletes up to `limit` sessions that ran out before `before` and have no tokens any more; how many.
 pub async fn delete_ended_sessions(tx: &mut Tx, before: DateTime<Utc>, limit: u32) -> Result<u64, Error> {
     sql("DELETE FROM sessions WHERE session_id IN
-         (SELECT session_id FROM sessions WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)")
+         (SELECT s.session_id FROM sessions s WHERE s.expires_at < $1
+          AND NOT EXISTS (SELECT 1 FROM refresh_tokens t WHERE t.session_id = s.session_id)
+          ORDER BY s.expires_at LIMIT $2)")
     .bind(before)
     .bind(limit)
     .execute(tx)

@@ -1,10 +1,13 @@
 //! Logins, refresh tokens, and the keys behind access tokens.
 
+use std::time::Duration;
+
 use futures::FutureExt;
 use souk_interceptors::token::Verifier;
 use souk_proto_common::REPLAY_HEADER;
 use souk_proto_common::v1::Reason;
 use souk_proto_user::v1 as pb;
+use souk_runtime::Clock;
 use souk_user::domain::command::Login;
 use souk_user::domain::{Email, Password};
 use souk_user::ops;
@@ -197,6 +200,34 @@ async fn a_session_ends_when_idle_and_at_the_latest_after_ninety_days() {
     let idle = server.login("ada@x.example").await;
     server.advance(14 * DAY);
     refused(server.refresh(&idle.refresh_token).await, Code::Unauthenticated, Reason::TokenExpired);
+}
+
+#[tokio::test]
+async fn what_is_over_is_swept_bit_by_bit_and_nothing_else() {
+    let (server, mut tokens) = signed_in().await;
+    for _ in 0..4 {
+        tokens = server.refresh(&tokens.refresh_token).await.unwrap();
+    }
+    // On a clock of its own, so that the sweeper of the server sleeps.
+    let clock = Clock::fake(server.kernel.clock.now());
+    let mut app = ops::App { clock: clock.clone(), ..server.running.app.clone() };
+    app.limits.sweep_batch_max = 2;
+    let left = async || {
+        let rows = server.rows().await;
+        ["sessions", "refresh_tokens", "idempotency_keys"]
+            .map(|table| rows.iter().find(|row| row.0 == table).unwrap().1)
+    };
+    clock.advance(Duration::from_secs(90 * DAY));
+    assert!(!ops::sweep(&app).await.unwrap());
+    assert_eq!(left().await, [1, 5, 0], "the key of the registration is older than 72 hours");
+    clock.advance(Duration::from_secs(7 * DAY + 1));
+    let email = Email::parse("ada@x.example").ok();
+    ops::login(&app, Login { email, password: Password::attempt(PASSWORD).unwrap() }).await.unwrap();
+    assert!(ops::sweep(&app).await.unwrap());
+    assert_eq!(left().await, [2, 4, 0]);
+    assert!(ops::sweep(&app).await.unwrap());
+    assert!(!ops::sweep(&app).await.unwrap());
+    assert_eq!(left().await, [1, 1, 0]);
 }
 
 #[tokio::test]
