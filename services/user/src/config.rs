@@ -171,6 +171,8 @@ impl Default for ThrottleConfig {
 pub struct Limits {
     /// The largest request, in bytes.
     pub message_bytes_max: usize,
+    /// So many milliseconds a repeat waits for the first call of its key, or half of its own time if that is less.
+    pub duplicate_wait_ms: u64,
     /// Users that StreamUsers reads at a time.
     pub stream_batch_max: u32,
     /// Old sessions and idempotency keys are deleted every so many milliseconds.
@@ -185,6 +187,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             message_bytes_max: 64 * 1_024,
+            duplicate_wait_ms: 2_000,
             stream_batch_max: 200,
             sweep_interval_ms: 10 * 60_000,
             sweep_batch_max: 500,
@@ -242,6 +245,7 @@ impl Config {
         must(enough, "passwords.memory_kib must be at least 19456 and passwords.passes at least 2");
         must(self.throttle.pairs_max > 0, "throttle.pairs_max must be more than 0");
         must(self.limits.stream_batch_max > 0, "limits.stream_batch_max must be more than 0");
+        must(self.limits.sweep_batch_max > 0, "limits.sweep_batch_max must be more than 0");
         must(self.limits.sweep_interval_ms > 0, "limits.sweep_interval_ms must be more than 0");
         must(self.limits.health_interval_ms > 0, "limits.health_interval_ms must be more than 0");
         for (name, account) in &self.service_accounts {
@@ -315,10 +319,11 @@ mod tests {
         let mut config = Config { admin_email: "nobody".into(), ..Config::default() };
         config.passwords.passes = 1;
         config.keys.retire_ms = config.tokens.access_ms;
+        config.limits.sweep_batch_max = 0;
         let account = ServiceAccount { secret: Secret::new("short"), scopes: vec!["a b".into()] };
         config.service_accounts.insert("Order".into(), account);
         let problems = problems(&config);
-        assert_eq!(problems.len(), 6, "{problems:?}");
+        assert_eq!(problems.len(), 7, "{problems:?}");
         assert!(!problems.concat().contains("short"), "a secret is not told");
     }
 }

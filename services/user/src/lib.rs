@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use souk_db::Db;
+use souk_db::{Db, InFlight};
 use souk_events::{Bus, Relay};
 use souk_interceptors::server;
 use souk_interceptors::token::Verifier;
@@ -124,6 +124,7 @@ pub async fn open(kernel: &Kernel, config: &Config, deps: &Deps) -> anyhow::Resu
         db,
         hasher: Hasher::new(&config.passwords, kernel.ids.clone())?,
         throttle: Throttle::new(&config.throttle),
+        in_flight: InFlight::default(),
         issuer: Issuer::new(config, kernel.ids.clone()),
         service_accounts: Arc::new(config.service_accounts.clone()),
         session_rules: config.tokens.session_rules(),

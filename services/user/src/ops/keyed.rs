@@ -1,20 +1,39 @@
 //! Idempotency keys, in the transaction of each change.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use souk_db::idempotency::{self, Key, Seen, Stored};
 use souk_db::{Error as DbError, Kind, Tx};
+use souk_interceptors::context;
 use souk_proto_common::IdempotencyKey;
 use uuid::Uuid;
 
 use crate::domain::{Etag, User};
 use crate::error::Error;
+use crate::ops::App;
 use crate::store;
 
 /// The key of a call of `caller`: a subject, or what an anonymous caller has proved.
 pub(super) fn call(caller: &str, method: &str, key: &IdempotencyKey) -> Key {
     Key { caller: caller.to_owned(), method: method.to_owned(), request_id: key.request_id }
+}
+
+/// Runs a keyed change when no other of the same key runs in this process, and tells a caller who has waited long enough to come again.
+pub(super) async fn in_turn<T>(
+    app: &App,
+    call: &Key,
+    change: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let until = context::patience(Duration::from_millis(app.limits.duplicate_wait_ms));
+    let _turn = app.in_flight.enter(call.clone(), until).await.ok_or(Error::InProgress)?;
+    match change.await {
+        // Another replica has a row that this call needs, most likely for the same call.
+        Err(Error::Database(error)) if error.kind() == Kind::Locked => Err(Error::InProgress),
+        result => result,
+    }
 }
 
 /// What was answered under the key, if it was used for the same.
@@ -63,17 +82,12 @@ pub(super) async fn find_user(
 /// Keeps the answer; a conflict, if the key was taken meanwhile.
 pub(super) async fn keep<T: Serialize>(
     tx: &mut Tx,
-    call: Key,
+    call: &Key,
     key: &IdempotencyKey,
     answer: &T,
     now: DateTime<Utc>,
 ) -> Result<(), Error> {
     let response = serde_json::to_vec(answer).map_err(|_| Error::Bug("an answer is JSON"))?;
-    let stored = Stored { key: call, fingerprint: key.fingerprint, response };
-    match idempotency::store(tx, &stored, now).await {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(DbError::conflict("a key was taken").into()),
-        Err(error) if error.kind() == Kind::Locked => Err(Error::InProgress),
-        Err(error) => Err(error.into()),
-    }
+    let stored = Stored { key: call.clone(), fingerprint: key.fingerprint, response };
+    if idempotency::store(tx, &stored, now).await? { Ok(()) } else { Err(DbError::conflict("a key was taken").into()) }
 }

@@ -1,22 +1,25 @@
 //! Ends a session.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use souk_db::retrying;
+
 use super::audit::{self, Action};
-use super::keyed::{call, given, keep};
+use super::keyed::{call, given, in_turn, keep};
 use crate::domain::RefreshToken;
 use crate::domain::command::{Answer, Keyed, Logout};
 use crate::error::Error;
 use crate::ops::App;
 use crate::store;
-use souk_db::retrying;
 
 const METHOD: &str = "/souk.user.v1.AuthService/Logout";
 
 /// A session that is over, or that we do not know, is no error: there is nothing left to end.
 pub async fn logout(app: &App, asked: Keyed<Logout>) -> Result<Answer<()>, Error> {
-    match &asked.command.token {
-        None => Ok(Answer::fresh(())),
-        Some(token) => retrying(Error::is_conflict, || logout_once(app, &asked, token)).await,
-    }
+    let Some(token) = &asked.command.token else { return Ok(Answer::fresh(())) };
+    // Whose call it is, the tables know. A repeat has the same token.
+    let turn = call(&format!("token:{}", URL_SAFE_NO_PAD.encode(token.hash())), METHOD, &asked.key);
+    in_turn(app, &turn, retrying(Error::is_conflict, || logout_once(app, &asked, token))).await
 }
 
 async fn logout_once(app: &App, asked: &Keyed<Logout>, token: &RefreshToken) -> Result<Answer<()>, Error> {
@@ -34,7 +37,7 @@ async fn logout_once(app: &App, asked: &Keyed<Logout>, token: &RefreshToken) -> 
         let audited = audit::by_user(app, session.user_id, Action::LoggedOut, format!("session/{}", session.id));
         store::append_audit(&mut tx, &audited).await?;
     }
-    keep(&mut tx, call, &asked.key, &(), now).await?;
+    keep(&mut tx, &call, &asked.key, &(), now).await?;
     tx.commit().await?;
     Ok(Answer::fresh(()))
 }

@@ -22,7 +22,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use souk_db::Db;
+use souk_db::idempotency::Key;
+use souk_db::{Db, InFlight};
 use souk_events::RelayHandle;
 use souk_runtime::{Clock, Ids};
 use tokio_util::sync::CancellationToken;
@@ -65,6 +66,8 @@ pub struct App {
     pub hasher: Hasher,
     /// Slows failed logins down.
     pub throttle: Throttle,
+    /// Keyed changes of this process that are running.
+    pub in_flight: InFlight<Key>,
     /// Signs access tokens.
     pub issuer: Issuer,
     /// Services that may ask for tokens.

@@ -1,11 +1,12 @@
 //! Creates an account.
 
+use souk_db::idempotency::Key;
 use souk_db::{Tx, retrying};
 use souk_events::outbox;
 use souk_interceptors::Caller;
 
 use super::audit::{self, Action};
-use super::keyed::{call, given, keep};
+use super::keyed::{call, given, in_turn, keep};
 use super::prove::proves;
 use crate::domain::command::{Answer, Keyed, Register};
 use crate::domain::{PasswordHash, Role, Roles, User};
@@ -21,29 +22,40 @@ const METHOD: &str = "/souk.user.v1.AuthService/Register";
 /// A repeat has the same password, which only its slow hash can tell: so that is compared, and no fast hash is stored. A wrong one counts
 /// as a failed login: nobody can try passwords here.
 pub async fn register(app: &App, caller: &Caller, asked: Keyed<Register>) -> Result<Answer<User>, Error> {
-    if let Some(answer) = registered(app, &asked).await? {
+    // Nobody has proved anything yet: the key belongs to the address.
+    let call = call(&format!("register:{}", asked.command.email), METHOD, &asked.key);
+    in_turn(app, &call, register_or_find(app, caller, &call, &asked)).await
+}
+
+async fn register_or_find(
+    app: &App,
+    caller: &Caller,
+    call: &Key,
+    asked: &Keyed<Register>,
+) -> Result<Answer<User>, Error> {
+    if let Some(answer) = registered(app, call, asked).await? {
         return Ok(answer);
     }
     let password_hash = app.hasher.hash(asked.command.password.clone()).await?;
-    match retrying(Error::is_conflict, || register_once(app, caller, &asked, &password_hash)).await? {
+    match retrying(Error::is_conflict, || register_once(app, caller, call, asked, &password_hash)).await? {
         Some(user) => {
             app.relay.wake();
             Ok(Answer::fresh(user))
         }
         // Another was faster: perhaps a repeat of this very call.
-        None => registered(app, &asked).await?.ok_or(Error::UserExists(asked.command.email)),
+        None => registered(app, call, asked).await?.ok_or_else(|| Error::UserExists(asked.command.email.clone())),
     }
 }
 
 /// The answer, if the address has an account: of the first time if this is a repeat, else an error.
-async fn registered(app: &App, asked: &Keyed<Register>) -> Result<Option<Answer<User>>, Error> {
+async fn registered(app: &App, call: &Key, asked: &Keyed<Register>) -> Result<Option<Answer<User>>, Error> {
     let Keyed { key, command } = asked;
     let mut tx = app.db.read().await?;
     let Some(account) = store::account_by_email(&mut tx, &command.email).await? else { return Ok(None) };
     if account.origin.request_id != key.request_id {
         return Err(Error::UserExists(command.email.clone()));
     }
-    let answered = given(&mut tx, &call(&whose(command), METHOD, key), key).await?;
+    let answered = given(&mut tx, call, key).await?;
     tx.rollback().await?;
     let same = account.origin.fingerprint == key.fingerprint
         && proves(app, command.email.as_str(), Some(account.password_hash), command.password.clone()).await?;
@@ -53,14 +65,10 @@ async fn registered(app: &App, asked: &Keyed<Register>) -> Result<Option<Answer<
     Ok(Some(Answer::replayed(answered.unwrap_or(account.user))))
 }
 
-/// Nobody has proved anything yet: the key belongs to the address.
-fn whose(command: &Register) -> String {
-    format!("register:{}", command.email)
-}
-
 async fn register_once(
     app: &App,
     caller: &Caller,
+    call: &Key,
     asked: &Keyed<Register>,
     password_hash: &PasswordHash,
 ) -> Result<Option<User>, Error> {
@@ -76,7 +84,7 @@ async fn register_once(
     }
     let user = account.user;
     tell(app, &mut tx, caller, &user).await?;
-    keep(&mut tx, call(&whose(command), METHOD, key), key, &user, now).await?;
+    keep(&mut tx, call, key, &user, now).await?;
     tx.commit().await?;
     Ok(Some(user))
 }

@@ -1,11 +1,12 @@
 //! Replaces the roles of a user.
 
+use souk_db::idempotency::Key;
 use souk_db::retrying;
 use souk_events::outbox;
 use souk_interceptors::Caller;
 
 use super::audit::{self, Action};
-use super::keyed::{Found, call, find_user, keep};
+use super::keyed::{Found, call, find_user, in_turn, keep};
 use crate::domain::command::{Answer, Keyed, SetRoles};
 use crate::domain::{Role, Roles, User};
 use crate::error::Error;
@@ -17,17 +18,18 @@ const METHOD: &str = "/souk.user.v1.UserService/SetRoles";
 
 /// The user as it is now. The last administrator keeps the role, whoever else resigns at the same moment.
 pub async fn set_roles(app: &App, caller: &Caller, asked: Keyed<SetRoles>) -> Result<Answer<User>, Error> {
-    let changed = retrying(Error::is_conflict, || set_once(app, caller, &asked)).await?;
+    let call = call(caller.subject(), METHOD, &asked.key);
+    let set = retrying(Error::is_conflict, || set_once(app, caller, &call, &asked));
+    let changed = in_turn(app, &call, set).await?;
     app.relay.wake();
     Ok(changed)
 }
 
-async fn set_once(app: &App, caller: &Caller, asked: &Keyed<SetRoles>) -> Result<Answer<User>, Error> {
+async fn set_once(app: &App, caller: &Caller, call: &Key, asked: &Keyed<SetRoles>) -> Result<Answer<User>, Error> {
     let now = app.clock.now();
     let SetRoles { user_id, etag, roles } = &asked.command;
-    let call = call(caller.subject(), METHOD, &asked.key);
     let mut tx = app.db.write().await?;
-    let mut user = match find_user(&mut tx, &call, &asked.key, *user_id, *etag).await? {
+    let mut user = match find_user(&mut tx, call, &asked.key, *user_id, *etag).await? {
         Found::Given(user) => return Ok(Answer::replayed(user)),
         Found::Locked(user) => user,
     };

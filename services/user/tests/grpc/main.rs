@@ -5,5 +5,6 @@
 mod accounts;
 mod concurrency;
 mod harness;
+mod in_flight;
 mod sessions;
 mod users;
