@@ -1,5 +1,6 @@
 //! What can go wrong, and what a caller is told of it: one exhaustive match.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use souk_db::{GroupError, Kind};
@@ -70,13 +71,13 @@ impl Error {
     }
 }
 
-impl From<GroupError<Refusal>> for Error {
-    fn from(error: GroupError<Refusal>) -> Self {
+impl From<GroupError<Infallible>> for Error {
+    fn from(error: GroupError<Infallible>) -> Self {
         match error {
             GroupError::QueueFull => Self::Busy,
             GroupError::Expired => Self::DeadlineExceeded,
             GroupError::Db(error) => Self::Database(error),
-            GroupError::Rejected(refusal) => Self::Refused(refusal),
+            GroupError::Rejected(never) => match never {},
         }
     }
 }

@@ -18,7 +18,7 @@ pub mod receive_stock;
 pub mod release_reservation;
 pub mod reserve;
 pub mod sweep;
-pub mod sync_movement;
+pub mod sync_movements;
 pub mod update_product;
 pub mod watch_stock;
 
@@ -37,7 +37,7 @@ pub use receive_stock::receive_stock;
 pub use release_reservation::release_reservation;
 pub use reserve::reserve;
 pub use sweep::sweep;
-pub use sync_movement::sync_movement;
+pub use sync_movements::sync_movements;
 pub use update_product::update_product;
 pub use watch_stock::watch_stock;
 

@@ -89,6 +89,9 @@ pub enum Change {
     },
 }
 
+/// The actor of what the service does by itself: holds that ran out are ended by it, in whosever way they were.
+pub const SELF: &str = "service:inventory";
+
 /// Who asks, when, and under which key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {
@@ -147,10 +150,5 @@ impl<T> Answer<T> {
     /// It took effect before.
     pub fn replayed(value: T) -> Self {
         Self { value, replayed: true }
-    }
-
-    /// The same with another value.
-    pub fn map<U>(self, with: impl FnOnce(T) -> U) -> Answer<U> {
-        Answer { value: with(self.value), replayed: self.replayed }
     }
 }

@@ -6,15 +6,12 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use super::book::{Book, Kept, Notice, Origin};
-use super::command::{Adjust, Answer, Change, Command, Receive, Reply, Reserve, Resolve, Stamp};
+use super::command::{Adjust, Answer, Change, Command, Receive, Reply, Reserve, Resolve, SELF, Stamp};
 use super::movement::{Movement, Operation, Reason};
 use super::names::StockKey;
 use super::refusal::{Refusal, Short};
 use super::reservation::{Reservation, Step};
 use super::stock::{Delta, ON_HAND_MAX, Stock, StockLevel};
-
-/// Who ends holds that ran out.
-const SELF: &str = "service:inventory";
 
 pub(super) struct Draft<'a> {
     book: &'a Book,

@@ -1,41 +1,42 @@
 //! Every change of stock: many commands, one transaction. The rules are those of [`Book`]; here is only how a book is opened and closed.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use chrono::{DateTime, Utc};
-use souk_db::{Batch, Error as DbError, Tx};
+use souk_db::{Batch, Decided, Error as DbError, Tx};
 use souk_events::outbox;
 use souk_interceptors::{Caller, context};
 use souk_runtime::{Clock, Ids, failpoint};
 use uuid::Uuid;
 
 use crate::domain::book::{AnswerKey, Changes};
-use crate::domain::command::{Answer, CallKey, Stamp};
+use crate::domain::command::{Answer, CallKey, SELF, Stamp};
 use crate::domain::{Book, Command, Refusal, Reply, Reservation, StockLevel};
 use crate::error::Error;
 use crate::events;
 use crate::ops::App;
 use crate::store;
 
-/// A command, and who gave it.
+/// Commands that are done together, in order, and who gave them. Each is done or refused on its own.
 #[derive(Clone, Debug)]
 pub struct Instruction {
     /// A user's id, or the name of a service.
-    pub actor: String,
-    /// None for what the service does by itself.
-    pub key: Option<CallKey>,
-    /// What is to be done.
-    pub command: Command,
+    actor: String,
+    /// Without a key: what the service does by itself.
+    commands: Vec<(Option<CallKey>, Command)>,
 }
 
-/// What became of a command, and which levels its batch has changed.
+/// What became of each command of an instruction, and which levels its batch has changed.
 #[derive(Debug)]
 pub struct Done {
-    answer: Answer,
+    answers: Vec<Decision>,
     changed: Arc<ChangedLevels>,
 }
+
+type Decision = Result<Answer, Refusal>;
 
 /// The levels that a batch has changed, told to the watchers by the first of its commands that learns of the commit.
 #[derive(Debug)]
@@ -58,27 +59,38 @@ pub struct StockBatch {
 impl Batch for StockBatch {
     type Command = Instruction;
     type Reply = Done;
-    type Error = Refusal;
+    /// Each command has its own decision.
+    type Error = Infallible;
 
-    async fn apply(&self, tx: &mut Tx, instructions: &[Instruction]) -> Result<Vec<Result<Done, Refusal>>, DbError> {
+    async fn apply(&self, tx: &mut Tx, instructions: &[Instruction]) -> Result<Decided<Self>, DbError> {
         let now = self.clock.now();
-        let commands: Vec<&Command> = instructions.iter().map(|instruction| &instruction.command).collect();
+        let commands: Vec<&Command> = instructions.iter().flat_map(Instruction::commands).collect();
         let (due, mut levels) = self.due_holds(tx, &commands, now).await?;
-        let answers: Vec<AnswerKey> = instructions
-            .iter()
-            .filter_map(|instruction| Some(AnswerKey::new(&instruction.actor, &instruction.key?)))
-            .collect();
+        let answers: Vec<AnswerKey> = instructions.iter().flat_map(Instruction::answer_keys).collect();
         let mut book = Book::open(store::load(tx, &commands, &due, &answers).await?, now);
-        let results: Vec<Result<Answer, Refusal>> = instructions
-            .iter()
-            .map(|instruction| {
-                book.apply(&instruction.command, &Stamp { actor: instruction.actor.clone(), key: instruction.key, now })
-            })
-            .collect();
+        let decisions: Vec<Vec<Decision>> =
+            instructions.iter().map(|instruction| instruction.decide(&mut book, now)).collect();
         levels.extend(self.save(tx, book, now).await?);
         failpoint("inventory.before_commit");
         let changed = Arc::new(ChangedLevels { levels, told: AtomicBool::new(false) });
-        Ok(results.into_iter().map(|result| result.map(|answer| Done { answer, changed: changed.clone() })).collect())
+        Ok(decisions.into_iter().map(|answers| Ok(Done { answers, changed: changed.clone() })).collect())
+    }
+}
+
+impl Instruction {
+    fn commands(&self) -> impl Iterator<Item = &Command> {
+        self.commands.iter().map(|(_, command)| command)
+    }
+
+    fn answer_keys(&self) -> impl Iterator<Item = AnswerKey> {
+        self.commands.iter().filter_map(|(key, _)| Some(AnswerKey::new(&self.actor, &(*key)?)))
+    }
+
+    fn decide(&self, book: &mut Book, now: DateTime<Utc>) -> Vec<Decision> {
+        let decide = |(key, command): &(Option<CallKey>, Command)| {
+            book.apply(command, &Stamp { actor: self.actor.clone(), key: *key, now })
+        };
+        self.commands.iter().map(decide).collect()
     }
 }
 
@@ -99,7 +111,7 @@ impl StockBatch {
             }
             let expire = Command::Expire(due.iter().copied().collect());
             let mut book = Book::open(store::load(tx, &[&expire], &BTreeSet::new(), &[]).await?, now);
-            let ended = book.apply(&expire, &Stamp { actor: String::new(), key: None, now });
+            let ended = book.apply(&expire, &Stamp { actor: SELF.to_owned(), key: None, now });
             match ended {
                 Ok(Answer { value: Reply::Expired(0), .. }) => {
                     return Err(DbError::conflict("another replica has ended the due holds"));
@@ -122,18 +134,38 @@ impl StockBatch {
 
 /// Has a caller's command done, and tells who watches.
 pub(super) async fn change_stock(app: &App, caller: &Caller, key: CallKey, command: Command) -> Result<Answer, Error> {
-    submit(app, Instruction { actor: caller.subject().to_owned(), key: Some(key), command }).await
+    only(change_all(app, caller, vec![(key, command)]).await?)
 }
 
-/// Has a command done, and tells who watches.
-pub(super) async fn submit(app: &App, instruction: Instruction) -> Result<Answer, Error> {
-    let deadline = context::deadline();
-    let Done { answer, changed } = app.stock.submit(instruction, deadline).await?;
+/// Has a caller's commands done, in order and in one transaction, and tells who watches.
+pub(super) async fn change_all(
+    app: &App,
+    caller: &Caller,
+    commands: Vec<(CallKey, Command)>,
+) -> Result<Vec<Decision>, Error> {
+    if commands.is_empty() {
+        return Ok(Vec::new());
+    }
+    let commands = commands.into_iter().map(|(key, command)| (Some(key), command)).collect();
+    submit(app, Instruction { actor: caller.subject().to_owned(), commands }).await
+}
+
+/// Has the service's own command done, and tells who watches.
+pub(super) async fn change_by_itself(app: &App, command: Command) -> Result<Answer, Error> {
+    only(submit(app, Instruction { actor: SELF.to_owned(), commands: vec![(None, command)] }).await?)
+}
+
+async fn submit(app: &App, instruction: Instruction) -> Result<Vec<Decision>, Error> {
+    let Done { answers, changed } = app.stock.submit(instruction, context::deadline()).await?;
     if !changed.told.swap(true, Ordering::Relaxed) && !changed.levels.is_empty() {
         app.watchers.tell(changed.levels.iter().cloned());
         app.relay.wake();
     }
-    Ok(answer)
+    Ok(answers)
+}
+
+fn only(mut answers: Vec<Decision>) -> Result<Answer, Error> {
+    Ok(answers.pop().ok_or(Error::Bug("every command has an answer"))??)
 }
 
 /// The reservation of an answer.

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::change_stock::{Instruction, submit};
+use super::change_stock::change_by_itself;
 use crate::domain::{Command, Reply};
 use crate::error::Error;
 use crate::ops::App;
@@ -17,9 +17,7 @@ pub async fn expire_holds(app: &App, now: DateTime<Utc>) -> Result<usize, Error>
         drop(tx);
         let last = due.len() < app.limits.sweep_batch_max as usize;
         if !due.is_empty() {
-            let instruction =
-                Instruction { actor: "service:inventory".to_owned(), key: None, command: Command::Expire(due) };
-            let Reply::Expired(ended) = submit(app, instruction).await?.value else {
+            let Reply::Expired(ended) = change_by_itself(app, Command::Expire(due)).await?.value else {
                 return Err(Error::Bug("a count was expected"));
             };
             total += ended;

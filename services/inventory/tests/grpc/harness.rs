@@ -9,7 +9,7 @@ use chrono::DateTime;
 use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::EncodePrivateKey;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use souk_db::sql;
+use souk_db::{Tx, sql};
 use souk_events::Bus;
 use souk_interceptors::client::ClientConfig;
 use souk_interceptors::token::{Claims, TYPE};
@@ -159,6 +159,11 @@ impl Server {
             rows.push((table, count));
         }
         rows
+    }
+
+    /// While it lives, nobody else can write.
+    pub(crate) async fn locked(&self) -> Tx {
+        self.database.write().await.unwrap()
     }
 
     pub(crate) async fn assert_sound(&self) {

@@ -127,6 +127,25 @@ async fn a_scanner_gets_an_acknowledgement_for_each_movement_in_order() {
 }
 
 #[tokio::test]
+async fn a_failure_that_passes_ends_the_stream_and_not_the_order() {
+    let server = Server::start_with(|config| config.database.lock_timeout_ms = 50).await;
+    server.with_stock("TEA", 0).await;
+    let movements = [movement(&server, "TEA", Movement::Received(5)), movement(&server, "TEA", Movement::Delta(-5))];
+    let mut staff = server.stock("stock.write");
+    let locked = server.locked().await;
+    let mut broken = staff.sync_movements(futures::stream::iter(movements.clone())).await.unwrap().into_inner();
+    assert_refused(broken.message().await, Code::Aborted, Reason::SerializationConflict);
+    locked.rollback().await.unwrap();
+    assert_eq!(server.level("TEA").await.version, 0, "nothing is done behind a failure");
+    let mut again = staff.sync_movements(futures::stream::iter(movements)).await.unwrap().into_inner();
+    for on_hand in [5, 0] {
+        let ack = again.message().await.unwrap().unwrap();
+        let Some(Outcome::Level(level)) = ack.outcome else { panic!("{ack:?}") };
+        assert_eq!(level.on_hand, on_hand);
+    }
+}
+
+#[tokio::test]
 async fn a_slow_scanner_is_acknowledged_as_it_goes_and_told_of_the_end() {
     let server = Server::start().await;
     server.with_stock("TEA", 0).await;
