@@ -2,7 +2,8 @@
 
 use souk_proto_common::v1::{Money, Reason};
 use souk_proto_order::v1::{
-    CancelOrderRequest, GetOrderRequest, ListOrdersRequest, OrderItem, PlaceOrderRequest, WatchOrderRequest,
+    CancelOrderRequest, GetOrderRequest, ListOrdersRequest, OrderItem, PlaceOrderRequest, PlaceOrderResponse,
+    WatchOrderRequest,
 };
 use souk_testkit::suite::{Person, new_id};
 use tonic::{Code, Status};
@@ -66,6 +67,50 @@ async fn every_bad_field_of_an_order_is_named_and_nothing_changed() {
     assert_eq!(why(&refused), (Code::ResourceExhausted, Some(Reason::MessageTooLarge)));
     assert_eq!((shop.rows().await, shop.promised("TEA").await), before);
     assert_eq!(shop.proxy.calls("Reserve"), 0);
+}
+
+/// PlaceOrderRequest as a careless client writes it: its texts are any bytes.
+#[derive(Clone, PartialEq, prost::Message)]
+struct AnyBytes {
+    #[prost(bytes = "vec", tag = "1")]
+    request_id: Vec<u8>,
+    #[prost(message, repeated, tag = "2")]
+    items: Vec<AnyItem>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct AnyItem {
+    #[prost(bytes = "vec", tag = "1")]
+    sku: Vec<u8>,
+    #[prost(int64, tag = "2")]
+    quantity: i64,
+}
+
+#[tokio::test]
+async fn a_text_that_is_no_text_is_refused_with_a_reason() {
+    let shop = Shop::open().await;
+    shop.suite.product("TEA", 100, 10).await;
+    let alice = shop.suite.customer("alice").await;
+    let good =
+        AnyBytes { request_id: new_id().into_bytes(), items: vec![AnyItem { sku: b"TEA".to_vec(), quantity: 1 }] };
+    let bad_id = AnyBytes { request_id: vec![0xff, 0xfe], ..good.clone() };
+    let bad_sku = AnyBytes { items: vec![AnyItem { sku: vec![b'T', 0xc3, 0x28], quantity: 1 }], ..good.clone() };
+    for bytes in [bad_id, bad_sku] {
+        let refused = place_bytes(&shop, &alice, bytes).await.unwrap_err();
+        assert_eq!(why(&refused), (Code::InvalidArgument, Some(Reason::InvalidFormat)), "{refused:?}");
+    }
+    assert_eq!(shop.rows().await, [0; 6]);
+    assert!(place_bytes(&shop, &alice, good).await.is_ok());
+}
+
+async fn place_bytes(shop: &Shop, person: &Person, bytes: AnyBytes) -> Result<(), Status> {
+    let mut client = tonic::client::Grpc::new(shop.replicas[0].channel.clone());
+    client.ready().await.unwrap();
+    let mut request = tonic::Request::new(bytes);
+    request.metadata_mut().insert("authorization", format!("Bearer {}", person.token).parse().unwrap());
+    let path = http::uri::PathAndQuery::from_static(souk_order::ops::place_order::METHOD);
+    let codec = tonic_prost::ProstCodec::<AnyBytes, PlaceOrderResponse>::default();
+    client.unary(request, path, codec).await.map(drop)
 }
 
 #[tokio::test]
