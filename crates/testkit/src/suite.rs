@@ -1,6 +1,7 @@
 //! The whole of Souk in the test's process, on free ports, an empty folder and a clock that the test moves.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::DateTime;
@@ -97,7 +98,7 @@ impl Suite {
     /// Starts it as configured.
     pub async fn start_with(config: Config, clock: Clock) -> Self {
         let kernel = Kernel::new(clock);
-        let running = souk::start(kernel.clone(), config).await.expect("the suite starts");
+        let running = souk::start(kernel.clone(), config, Arc::new(|_| Ok(()))).await.expect("the suite starts");
         let addresses = [running.user.address, running.order.address, running.inventory.address];
         let channels = addresses
             .map(|address| Endpoint::from_shared(format!("http://{address}")).expect("an address").connect_lazy());

@@ -19,7 +19,7 @@ use crate::Running;
 /// What the user service knows the one who loads it as.
 pub const ACCOUNT: &str = "demo";
 /// Sku, name, price in cents, units.
-const PRODUCTS: [(&str, &str, i64, i64); 6] = [
+pub const PRODUCTS: [(&str, &str, i64, i64); 6] = [
     ("COFFEE-ARABICA-1KG", "Arabica coffee, 1 kg", 1_890, 120),
     ("CUP-COPPER", "Copper cup, hammered", 2_450, 40),
     ("DATES-MEDJOOL-500G", "Medjool dates, 500 g", 1_290, 200),

@@ -8,8 +8,8 @@ pub mod demo;
 use souk_events::Bus;
 use souk_interceptors::client::ClientConfig;
 use souk_runtime::{Kernel, Secret};
-use souk_user::FirstAdministrator;
 use souk_user::config::ServiceAccount;
+use souk_user::{FirstAdministrator, ShowFirstAdministrator};
 
 pub use config::Config;
 
@@ -31,14 +31,19 @@ pub struct Running {
 }
 
 impl Running {
-    /// The administrator that was created because there was none: to be shown once.
+    /// The administrator that was created because there was none.
     pub fn first_administrator(&self) -> Option<&FirstAdministrator> {
         self.user.first_administrator.as_ref()
     }
 }
 
-/// Starts the three services. Their accounts with each other are made up anew at every start, and are nowhere but in this process.
-pub async fn start(kernel: Kernel, config: Config) -> anyhow::Result<Running> {
+/// Starts the three services. Their accounts with each other are made up anew at every start, and are nowhere but in this process. The
+/// administrator that the first start creates is shown by `show_first_administrator` before it is stored: the password is nowhere else.
+pub async fn start(
+    kernel: Kernel,
+    config: Config,
+    show_first_administrator: ShowFirstAdministrator,
+) -> anyhow::Result<Running> {
     let Config { mut user, mut inventory, mut order, process: _ } = config;
     let bus = Bus::memory();
     let order_secret = secret(&kernel);
@@ -49,7 +54,8 @@ pub async fn start(kernel: Kernel, config: Config) -> anyhow::Result<Running> {
     };
     user.service_accounts.insert(order.token.service_name.clone(), account(&order_secret, &ORDER_SCOPES));
     user.service_accounts.insert(demo::ACCOUNT.to_owned(), account(&demo_secret, &DEMO_SCOPES));
-    let user = souk_user::start(kernel.clone(), user, souk_user::Deps::new(bus.clone())).await?;
+    let user =
+        souk_user::start(kernel.clone(), user, souk_user::Deps { bus: bus.clone(), show_first_administrator }).await?;
 
     inventory.user = ClientConfig { addresses: address(user.address), ..inventory.user };
     let inventory = souk_inventory::start(kernel.clone(), inventory, souk_inventory::Deps { bus: bus.clone() }).await?;

@@ -2,11 +2,13 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Arg, ArgAction, ArgMatches};
 use souk::{Config, Running, demo};
 use souk_runtime::Kernel;
 use souk_runtime::config::App;
+use souk_user::FirstAdministrator;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -23,7 +25,7 @@ fn main() -> ExitCode {
 
 async fn start(kernel: Kernel, config: Config, flags: ArgMatches) -> anyhow::Result<()> {
     let admin = config.process.admin.listen;
-    let running = souk::start(kernel.clone(), config).await?;
+    let running = souk::start(kernel.clone(), config, Arc::new(show_first_administrator)).await?;
     if flags.get_flag(DEMO) {
         demo::load(&kernel, &running).await?;
     }
@@ -31,13 +33,16 @@ async fn start(kernel: Kernel, config: Config, flags: ArgMatches) -> anyhow::Res
 }
 
 /// To the terminal, and never to a log: the first password is shown here, and nowhere else.
+fn show_first_administrator(first: &FirstAdministrator) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "The administrator, shown this once: {}  password: {}\n", first.email, first.password.expose())?;
+    Ok(out.flush()?)
+}
+
 fn write_banner(running: &Running, admin: &str) -> anyhow::Result<()> {
     let (user, order, inventory) = (running.user.address, running.order.address, running.inventory.address);
     let mut out = std::io::stdout().lock();
     writeln!(out, "Souk listens: user {user}, order {order}, inventory {inventory}, admin http://{admin}")?;
-    if let Some(first) = running.first_administrator() {
-        writeln!(out, "\nThe administrator, shown this once: {}  password: {}", first.email, first.password.expose())?;
-    }
     writeln!(out, "\nTry:")?;
     writeln!(out, "  grpcurl -plaintext {order} list")?;
     writeln!(out, "  grpcurl -plaintext {inventory} souk.inventory.v1.CatalogService/ListProducts")?;
