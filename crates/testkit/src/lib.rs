@@ -2,6 +2,8 @@
 
 mod postgres;
 #[cfg(feature = "suite")]
+pub mod process;
+#[cfg(feature = "suite")]
 pub mod suite;
 
 use std::future::Future;

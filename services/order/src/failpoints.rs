@@ -47,3 +47,38 @@ pub const ALL: &[&str] = &[
     SAGA_BEFORE_RELEASE_STOCK,
     SAGA_AFTER_RELEASE_STOCK,
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// Every source file under `folder`.
+    fn sources(folder: &Path, found: &mut Vec<String>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                sources(&path, found);
+            } else if !path.ends_with("failpoints.rs") {
+                found.push(std::fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn none_is_forgotten() {
+        let declared: Vec<(&str, &str)> = include_str!("failpoints.rs")
+            .lines()
+            .filter_map(|line| line.strip_prefix("pub const ")?.strip_suffix("\";")?.split_once(": &str = \""))
+            .collect();
+        assert_eq!(declared.iter().map(|(_, value)| *value).collect::<Vec<_>>(), ALL);
+        let mut code = Vec::new();
+        sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut code);
+        for (name, _) in declared {
+            let used = format!("failpoints::{name}");
+            assert!(code.iter().any(|file| file.contains(&used)), "{name} is nowhere");
+        }
+        assert!(!code.iter().any(|file| file.contains("failpoint(\"")), "a failpoint without a name in here");
+    }
+}

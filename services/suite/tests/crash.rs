@@ -5,10 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::{BufRead, BufReader};
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use souk_db::{Db, DbConfig};
@@ -17,12 +14,9 @@ use souk_proto_order::v1::order_service_client::OrderServiceClient;
 use souk_proto_order::v1::{
     CancelOrderRequest, ListOrdersRequest, Order, OrderItem, OrderState, PlaceOrderRequest, WatchOrderRequest,
 };
-use souk_proto_user::v1::LoginRequest;
-use souk_proto_user::v1::auth_service_client::AuthServiceClient;
-use souk_testkit::suite::{Bearer, Client, Person};
+use souk_testkit::process::Process;
+use souk_testkit::suite::Client;
 use tonic::Status;
-use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
 
 const SKU: &str = "TEA-GREEN-100G";
 const KEY: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
@@ -33,76 +27,8 @@ const SHORT_HOLD: [&str; 2] = ["--order.limits.hold_ttl_ms", "3000"];
 const SHORT_LEASES: [&str; 6] =
     ["--order.saga.lease_ms", "3000", "--order.inventory.timeout_ms", "2500", "--order.relay.lease_ttl_ms", "2000"];
 
-/// The real binary, on free ports, with the demonstration's data.
-struct Process {
-    child: Child,
-    user: String,
-    order: String,
-}
-
-impl Process {
-    fn start(folder: &Path, failpoint: Option<&str>, settings: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_souk"));
-        command.current_dir(folder).arg("--demo").stdout(Stdio::piped()).stderr(Stdio::null());
-        for service in ["user", "order", "inventory"] {
-            command.args([format!("--{service}.server.listen"), "127.0.0.1:0".to_owned()]);
-        }
-        command.args(["--process.admin.listen", "127.0.0.1:0", "--inventory.limits.sweep_interval_ms", "200"]);
-        command.args(settings);
-        if let Some(failpoint) = failpoint {
-            command.env("SOUK_FAILPOINT", failpoint);
-        }
-        let mut child = command.spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-        let line = lines.find(|line| line.starts_with("Souk listens")).expect("it starts");
-        // Somebody must read the rest: a process that cannot show the first password does not start.
-        std::thread::spawn(move || lines.for_each(drop));
-        let address = |service: &str| {
-            let (_, rest) = line.split_once(&format!("{service} ")).unwrap();
-            format!("http://{}", rest.split([',', ' ']).next().unwrap())
-        };
-        Self { user: address("user"), order: address("order"), child }
-    }
-
-    fn channel(address: &str) -> Channel {
-        Endpoint::from_shared(address.to_owned()).unwrap().connect_lazy()
-    }
-
-    async fn alice(&self) -> Person {
-        let (_, email, password) = souk::demo::CUSTOMERS[0];
-        let request = LoginRequest { email: email.into(), password: password.into() };
-        let answer = AuthServiceClient::new(Self::channel(&self.user)).login(request).await.unwrap().into_inner();
-        let tokens = answer.tokens.unwrap();
-        Person {
-            user_id: answer.user.unwrap().user_id,
-            token: tokens.access_token,
-            refresh_token: tokens.refresh_token,
-        }
-    }
-
-    fn orders(&self, person: &Person) -> OrderServiceClient<Client> {
-        OrderServiceClient::new(InterceptedService::new(Self::channel(&self.order), Bearer::of(Some(person))))
-    }
-
-    /// Waits for the death that the failpoint brings.
-    fn killed(mut self) -> bool {
-        for _ in 0..200 {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status.signal() == Some(9);
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        false
-    }
-
-    /// Ends it as an operator would.
-    fn stop(mut self) {
-        let ended = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
-        assert!(ended.success());
-        assert!(self.child.wait().unwrap().success(), "it ends in order");
-    }
+fn start(folder: &Path, failpoint: Option<&str>, settings: &[&str]) -> Process {
+    Process::start(env!("CARGO_BIN_EXE_souk"), folder, failpoint, settings)
 }
 
 async fn place(orders: &mut OrderServiceClient<Client>) -> Result<Order, Status> {
@@ -130,7 +56,7 @@ async fn reaches(orders: &mut OrderServiceClient<Client>, order_id: &str, state:
         panic!("the order has ended, and not as {state:?}");
     };
     // A step whose process was killed is taken up when its lease has run out.
-    tokio::time::timeout(Duration::from_secs(60), watching).await.expect("the order reaches its state");
+    tokio::time::timeout(Duration::from_mins(1), watching).await.expect("the order reaches its state");
 }
 
 /// `held` and `allocated` of the product, and the equations, from the inventory's own tables.
@@ -164,10 +90,11 @@ fn of_cancelling(failpoint: &str) -> bool {
     failpoint.starts_with("cancel") || failpoint.contains("release")
 }
 
-/// Killed at `failpoint`; the key is sent again after the restart.
-async fn survives(failpoint: &str) {
+/// Killed at `failpoint`; the key is sent again after the restart. Whether it was killed.
+async fn survives(failpoint: String) -> bool {
+    let failpoint = failpoint.as_str();
     let folder = tempfile::TempDir::with_prefix("souk-crash-").unwrap();
-    let process = Process::start(folder.path(), Some(failpoint), &SHORT_LEASES);
+    let process = start(folder.path(), Some(failpoint), &SHORT_LEASES);
     let alice = process.alice().await;
     let mut orders = process.orders(&alice);
     let acknowledged = place(&mut orders).await.ok();
@@ -176,9 +103,9 @@ async fn survives(failpoint: &str) {
         reaches(&mut orders, &order_id, OrderState::Confirmed).await;
         drop(cancel(&mut orders, &order_id).await); // the answer may be lost
     }
-    assert!(process.killed(), "{failpoint} was not reached");
+    let killed = process.killed();
 
-    let process = Process::start(folder.path(), None, &SHORT_LEASES);
+    let process = start(folder.path(), None, &SHORT_LEASES);
     let alice = process.alice().await;
     let mut orders = process.orders(&alice);
     let answer = place(&mut orders).await.unwrap();
@@ -196,6 +123,8 @@ async fn survives(failpoint: &str) {
     assert_eq!(all.len(), 1, "{failpoint}: one key is one order");
     at_rest(folder.path(), (0, allocated), failpoint).await;
     process.stop();
+    assert!(killed, "{failpoint} was not reached");
+    killed
 }
 
 /// Within a hold's time and a sweep, nothing is held for nobody, and nothing is owed.
@@ -209,34 +138,43 @@ async fn at_rest(folder: &Path, expected: (i64, i64), failpoint: &str) {
     panic!("{failpoint}: stock {:?}, expected {expected:?}; owed {}", stock(folder).await, owed(folder).await);
 }
 
+/// Every named step of an order's way: those of the order service, and the two changes of the stock, each before its commit. The inventory has
+/// changed the stock once for each product of the demonstration before the first order comes.
+fn steps() -> Vec<String> {
+    let loaded = souk::demo::PRODUCTS.len();
+    let stock = [loaded + 1, loaded + 2].map(|hit| format!("inventory.before_commit:{hit}"));
+    failpoints::ALL.iter().map(|name| (*name).to_owned()).chain(stock).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_survives_a_kill_at_every_step() {
+    let steps = steps();
     let mut tests = tokio::task::JoinSet::new();
-    let mut kills = 0;
-    for failpoint in failpoints::ALL {
-        kills += 1;
-        tests.spawn(survives(failpoint));
+    let mut killed = 0;
+    for step in &steps {
+        tests.spawn(survives(step.clone()));
         // They wait more than they work.
         if tests.len() == 4 {
-            tests.join_next().await.unwrap().unwrap();
+            killed += usize::from(tests.join_next().await.unwrap().unwrap());
         }
     }
     while let Some(result) = tests.join_next().await {
-        result.unwrap();
+        killed += usize::from(result.unwrap());
     }
-    assert!(kills >= 10, "only {kills} kills");
+    assert_eq!(killed, steps.len(), "processes that died by signal 9");
+    assert!(killed >= 10, "only {killed} kills");
 }
 
 /// Killed with the stock held, and nobody comes back for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hold_that_nobody_comes_back_for_ends() {
     let folder = tempfile::TempDir::with_prefix("souk-crash-").unwrap();
-    let process = Process::start(folder.path(), Some(failpoints::PLACE_AFTER_RESERVE), &SHORT_HOLD);
+    let process = start(folder.path(), Some(failpoints::PLACE_AFTER_RESERVE), &SHORT_HOLD);
     let alice = process.alice().await;
     place(&mut process.orders(&alice)).await.unwrap_err();
     assert!(process.killed());
     assert_eq!(stock(folder.path()).await, (3, 0), "the stock is held");
-    let process = Process::start(folder.path(), None, &SHORT_HOLD);
+    let process = start(folder.path(), None, &SHORT_HOLD);
     at_rest(folder.path(), (0, 0), "an abandoned hold").await;
     process.stop();
 }

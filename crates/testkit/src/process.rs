@@ -1,0 +1,108 @@
+//! The real binary of the suite as a process of its own, to be killed and stopped.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use souk_proto_order::v1::order_service_client::OrderServiceClient;
+use souk_proto_user::v1::LoginRequest;
+use souk_proto_user::v1::auth_service_client::AuthServiceClient;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::suite::{Bearer, Client, Person};
+
+/// The suite, on free ports, with the demonstration's data.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    user: String,
+    order: String,
+}
+
+impl Process {
+    /// Starts `binary` on what is in `folder`; it kills itself at `failpoint`.
+    pub fn start(binary: &str, folder: &Path, failpoint: Option<&str>, settings: &[&str]) -> Self {
+        let mut command = Command::new(binary);
+        command.current_dir(folder).arg("--demo").stdout(Stdio::piped()).stderr(Stdio::null());
+        for service in ["user", "order", "inventory"] {
+            command.args([format!("--{service}.server.listen"), "127.0.0.1:0".to_owned()]);
+        }
+        command.args(["--process.admin.listen", "127.0.0.1:0", "--inventory.limits.sweep_interval_ms", "200"]);
+        command.args(settings);
+        if let Some(failpoint) = failpoint {
+            command.env("SOUK_FAILPOINT", failpoint);
+        }
+        let mut child = command.spawn().expect("the binary runs");
+        let output = child.stdout.take().expect("its output is a pipe");
+        let mut lines = BufReader::new(output).lines().map(|line| line.expect("its output is text"));
+        let line = lines.find(|line| line.starts_with("Souk listens")).expect("it starts");
+        // Somebody must read the rest: a process that cannot show the first password does not start.
+        std::thread::spawn(move || lines.for_each(drop));
+        let address = |service: &str| {
+            let (_, rest) = line.split_once(&format!("{service} ")).expect("it says where it listens");
+            rest.split([',', ' ']).next().unwrap_or_default().to_owned()
+        };
+        Self { user: address("user"), order: address("order"), child }
+    }
+
+    /// Where the order service listens.
+    pub fn order_address(&self) -> &str {
+        &self.order
+    }
+
+    /// The first customer of the demonstration, logged in.
+    pub async fn alice(&self) -> Person {
+        let (_, email, password) = souk::demo::CUSTOMERS[0];
+        let request = LoginRequest { email: email.into(), password: password.into() };
+        let answer = AuthServiceClient::new(channel(&self.user)).login(request).await.expect("the login succeeds");
+        let answer = answer.into_inner();
+        let tokens = answer.tokens.expect("tokens");
+        Person {
+            user_id: answer.user.expect("a user").user_id,
+            token: tokens.access_token,
+            refresh_token: tokens.refresh_token,
+        }
+    }
+
+    /// OrderService.
+    pub fn orders(&self, person: &Person) -> OrderServiceClient<Client> {
+        OrderServiceClient::new(InterceptedService::new(channel(&self.order), Bearer::of(Some(person))))
+    }
+
+    /// Waits for the death that the failpoint brings; whether it came.
+    pub fn killed(mut self) -> bool {
+        for _ in 0..200 {
+            if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
+                return status.signal() == Some(9);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        self.child.kill().expect("a child can be killed");
+        self.child.wait().expect("a child can be waited for");
+        false
+    }
+
+    /// Asks it to end, as an operator would.
+    pub fn terminate(&self) {
+        let asked = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().expect("kill runs");
+        assert!(asked.success());
+    }
+
+    /// Waits until it has ended in order.
+    pub fn ended(mut self) {
+        assert!(self.child.wait().expect("a child can be waited for").success(), "it ends in order");
+    }
+
+    /// Ends it as an operator would.
+    pub fn stop(self) {
+        self.terminate();
+        self.ended();
+    }
+}
+
+fn channel(address: &str) -> Channel {
+    Endpoint::from_shared(format!("http://{address}")).expect("an address").connect_lazy()
+}

@@ -1,0 +1,73 @@
+//! SIGTERM, in the middle of everything.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use souk_db::{Db, DbConfig};
+use souk_proto_order::v1::{ListOrdersRequest, OrderItem, PlaceOrderRequest};
+use souk_testkit::process::Process;
+use souk_testkit::suite::new_id;
+
+const SKU: &str = "TEA-GREEN-100G";
+const ORDERS: i64 = 20;
+/// Nobody gives up waiting for the database before it is free.
+const PATIENT: [&str; 4] =
+    ["--order.database.lock_timeout_ms", "60000", "--order.database.acquire_timeout_ms", "60000"];
+
+async fn open(folder: &Path, service: &str) -> Db {
+    let path = folder.join(format!("souk-data/{service}.sqlite"));
+    Db::open(&DbConfig::at(format!("sqlite://{}", path.display()))).await.unwrap()
+}
+
+async fn held(inventory: &Db) -> i64 {
+    let mut tx = inventory.read().await.unwrap();
+    let text = "SELECT held FROM stock WHERE sku = $1";
+    let (held,): (i64,) = souk_db::sql(text).bind(SKU).fetch_one(&mut tx).await.unwrap();
+    held
+}
+
+async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let looking = async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(30), looking).await.is_ok(), "never: {what}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_order_in_flight_is_answered_and_kept() {
+    let folder = tempfile::TempDir::with_prefix("souk-").unwrap();
+    let start = || Process::start(env!("CARGO_BIN_EXE_souk"), folder.path(), None, &PATIENT);
+    let process = start();
+    let alice = process.alice().await;
+    let (inventory, order) = (open(folder.path(), "inventory").await, open(folder.path(), "order").await);
+    // Somebody else writes to the orders' database: every order gets its stock, and waits to be stored.
+    let blocker = order.write().await.unwrap();
+    let orders = process.orders(&alice);
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..ORDERS {
+        let mut orders = orders.clone();
+        let items = vec![OrderItem { sku: SKU.into(), quantity: 1 }];
+        let request = PlaceOrderRequest { request_id: new_id(), items, expected_total: None };
+        calls.spawn(async move { orders.place_order(request).await.unwrap().into_inner().order.unwrap().order_id });
+    }
+    eventually("all are in flight", async || held(&inventory).await == ORDERS).await;
+    process.terminate();
+    let address = process.order_address().to_owned();
+    eventually("it ends", async || tokio::net::TcpStream::connect(&address).await.is_err()).await;
+    blocker.rollback().await.unwrap();
+    let answered: BTreeSet<String> = calls.join_all().await.into_iter().collect();
+    process.ended();
+
+    let process = start();
+    let alice = process.alice().await;
+    let listed = process.orders(&alice).list_orders(ListOrdersRequest::default()).await.unwrap().into_inner().orders;
+    let kept: BTreeSet<String> = listed.into_iter().map(|order| order.order_id).collect();
+    assert_eq!(i64::try_from(kept.len()), Ok(ORDERS));
+    assert_eq!(kept, answered);
+    process.stop();
+}
