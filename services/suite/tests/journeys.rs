@@ -262,6 +262,28 @@ async fn the_server_prices_and_a_surprised_caller_is_told() {
     suite.stop().await;
 }
 
+/// The clock stands still: nothing that is remembered is ever too old.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_price_is_the_price_of_the_next_order() {
+    let suite = Suite::start().await;
+    suite.product("TEA", 690, 10_000).await;
+    let alice = suite.customer("alice").await;
+    let euros = |amount_minor| Some(Money { currency_code: "EUR".into(), amount_minor });
+    assert_eq!(place(&suite, &alice, one("TEA", 1)).await.unwrap().total, euros(690));
+    let product = souk_proto_inventory::v1::Product { sku: "TEA".into(), price: euros(750), ..Default::default() };
+    let update = souk_proto_inventory::v1::UpdateProductRequest {
+        request_id: new_id(),
+        product: Some(product),
+        update_mask: Some(pbjson_types::FieldMask { paths: vec!["price".into()] }),
+    };
+    suite.catalog(Some(suite.admin())).update_product(update).await.unwrap();
+    eventually("the event of the new price has come", async || {
+        place(&suite, &alice, one("TEA", 1)).await.unwrap().total == euros(750)
+    })
+    .await;
+    suite.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_order_gives_its_stock_back_once() {
     let suite = Suite::start().await;
