@@ -104,7 +104,7 @@ struct Inner {
     validation: Validation,
     source: KeySource,
     keys: RwLock<Keys>,
-    refreshes: Mutex<Refreshes>,
+    refreshes: Arc<Mutex<Refreshes>>,
     verified: Cache<String, Verified>,
 }
 
@@ -154,7 +154,7 @@ impl Verifier {
             validation,
             source,
             keys: RwLock::default(),
-            refreshes: Mutex::default(),
+            refreshes: Arc::default(),
             verified: Cache::new(VERIFIED_MAX),
         }))
     }
@@ -174,7 +174,7 @@ impl Verifier {
 }
 
 impl Inner {
-    async fn verify(&self, token: &str, now: DateTime<Utc>) -> Result<Verified, Refused> {
+    async fn verify(self: &Arc<Self>, token: &str, now: DateTime<Utc>) -> Result<Verified, Refused> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(Refused::Invalid);
         }
@@ -199,7 +199,7 @@ impl Inner {
     }
 
     /// Whether the key of a remembered token is still in use: at once, unless it is time to ask.
-    async fn still_has(&self, kid: &str, now: DateTime<Utc>) -> bool {
+    async fn still_has(self: &Arc<Self>, kid: &str, now: DateTime<Utc>) -> bool {
         let fresh = {
             let keys = self.keys();
             keys.by_kid.contains_key(kid) && keys.stale_at.is_some_and(|at| now < at)
@@ -209,15 +209,21 @@ impl Inner {
 
     /// The key of that name. One that we do not know may be new, so the source is asked; by one call at a time, and whoever has a key
     /// does not wait for that.
-    async fn key(&self, kid: &str, now: DateTime<Utc>) -> Result<DecodingKey, Refused> {
-        let mut refreshes = match (self.refreshes.try_lock(), self.known_key(kid)) {
+    async fn key(self: &Arc<Self>, kid: &str, now: DateTime<Utc>) -> Result<DecodingKey, Refused> {
+        let mut refreshes = match (self.refreshes.clone().try_lock_owned(), self.known_key(kid)) {
             (Ok(refreshes), _) => refreshes,
             (Err(_), Some(known)) => return Ok(known),
-            (Err(_), None) => self.refreshes.lock().await,
+            (Err(_), None) => self.refreshes.clone().lock_owned().await,
         };
         let wanted = self.known_key(kid).is_none() || self.is_stale(now);
         if wanted && refreshes.again_at.is_none_or(|at| now >= at) {
-            *refreshes = self.refresh(now).await;
+            // In a task of its own: this call may be dropped, and whoever wants to could have the source asked at every call.
+            let inner = self.clone();
+            let refreshing = tokio::spawn(async move {
+                *refreshes = inner.refresh(now).await;
+                refreshes
+            });
+            refreshes = refreshing.await.map_err(|_| Refused::Unverifiable)?;
         }
         self.known_key(kid).ok_or(if refreshes.failed { Refused::Unverifiable } else { Refused::Invalid })
     }

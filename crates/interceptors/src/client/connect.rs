@@ -48,6 +48,32 @@ impl Default for ClientConfig {
 }
 
 impl ClientConfig {
+    /// Notes what cannot be; `at` is where the settings stand.
+    pub fn validate(&self, at: &str, problems: &mut Vec<String>) {
+        if self.addresses.is_empty() {
+            problems.push(format!("{at}.addresses must name at least one"));
+        }
+        for address in &self.addresses {
+            if Endpoint::from_shared(address.clone()).is_err() {
+                problems.push(format!("{at}.addresses: {address} is no address"));
+            }
+        }
+        for (name, value) in [
+            ("connect_timeout_ms", self.connect_timeout_ms),
+            ("timeout_ms", self.timeout_ms),
+            ("keepalive_interval_ms", self.keepalive_interval_ms),
+            ("keepalive_timeout_ms", self.keepalive_timeout_ms),
+            ("tries_max", self.tries_max.into()),
+        ] {
+            if !(1..=i32::MAX as u64).contains(&value) {
+                problems.push(format!("{at}.{name} must be 1 to {}", i32::MAX));
+            }
+        }
+        if self.margin_ms >= self.timeout_ms {
+            problems.push(format!("{at}.margin_ms must be less than {at}.timeout_ms"));
+        }
+    }
+
     /// The defaults, for one address: `127.0.0.1:50053`.
     pub fn to(address: impl std::fmt::Display) -> Self {
         Self { addresses: vec![format!("http://{address}")], ..Self::default() }

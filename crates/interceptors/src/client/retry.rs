@@ -97,7 +97,7 @@ impl<S: Next<Error = Status>> Middleware<S> for Retry {
                 return result;
             }
             let pause = self.pause(attempt, &failure);
-            if Instant::now() + pause >= by {
+            if pause >= by.saturating_duration_since(Instant::now()) {
                 return result;
             }
             debug!(method = method.path, attempt, code = ?failure.code(), "trying again");

@@ -56,10 +56,14 @@ impl ServiceToken {
         {
             return Ok(issued.token.clone());
         }
-        let issued = (self.source)().await?;
-        let token = issued.token.clone();
-        *held = Some(issued);
-        Ok(token)
+        match (self.source)().await {
+            Ok(issued) => Ok(held.insert(issued).token.clone()),
+            // What we have is good for a while yet: the user service may be back before it ends.
+            Err(failed) => match &*held {
+                Some(issued) if self.clock.now() < issued.expires_at => Ok(issued.token.clone()),
+                _ => Err(failed),
+            },
+        }
     }
 }
 

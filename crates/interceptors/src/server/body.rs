@@ -7,10 +7,12 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::{HeaderMap, Response};
 use http_body::{Frame, SizeHint};
+use prometheus_client::metrics::counter::Counter;
 use souk_proto_common::Failure;
 use tokio::time::Sleep;
 use tonic::body::Body;
 use tonic::{Code, Status};
+use tracing::error;
 
 use crate::context::{self, CallContext};
 
@@ -84,17 +86,13 @@ impl http_body::Body for Observed {
 
 /// The body as a part of the call: polled in its span and under its context, ended at its deadline, and a panic in it is a status and not a dead
 /// connection.
-pub(super) fn guarded(
-    response: Response<Body>,
-    context: CallContext,
-    on_panic: impl Fn() + Send + 'static,
-) -> Response<Body> {
+pub(super) fn guarded(response: Response<Body>, context: CallContext, panics: Counter) -> Response<Body> {
     let (parts, body) = response.into_parts();
     if code_of(&parts.headers).is_some() {
         return Response::from_parts(parts, body);
     }
     let deadline = context.deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
-    let guarded = Guarded { body, context, deadline, on_panic: Box::new(on_panic), ended: false };
+    let guarded = Guarded { body, context, deadline, panics, ended: false };
     Response::from_parts(parts, Body::new(guarded))
 }
 
@@ -102,7 +100,7 @@ struct Guarded {
     body: Body,
     context: CallContext,
     deadline: Option<Pin<Box<Sleep>>>,
-    on_panic: Box<dyn Fn() + Send>,
+    panics: Counter,
     ended: bool,
 }
 
@@ -140,7 +138,8 @@ impl http_body::Body for Guarded {
         if let Ok(frame) = std::panic::catch_unwind(poll) {
             return frame;
         }
-        (self.on_panic)();
+        self.panics.inc();
+        error!(call_id = %self.context.call_id, "a response body panicked");
         let call_id = self.context.call_id.to_string();
         self.end_with(Failure::internal(call_id))
     }

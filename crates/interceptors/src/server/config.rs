@@ -23,6 +23,22 @@ pub struct StackConfig {
     pub logins: RateLimit,
 }
 
+impl StackConfig {
+    /// Notes what cannot be; `at` is where the settings stand.
+    pub fn validate(&self, at: &str, problems: &mut Vec<String>) {
+        for (name, value) in [
+            ("calls_max", self.calls_max as u64),
+            ("streams_max", self.streams_max as u64),
+            ("default_deadline_ms", self.default_deadline_ms),
+            ("deadline_max_ms", self.deadline_max_ms),
+        ] {
+            if !(1..=i32::MAX as u64).contains(&value) {
+                problems.push(format!("{at}.{name} must be 1 to {}", i32::MAX));
+            }
+        }
+    }
+}
+
 impl Default for StackConfig {
     fn default() -> Self {
         Self {

@@ -3,26 +3,29 @@
 use std::time::Duration;
 
 use http::{HeaderMap, Request, Response};
+use prometheus_client::metrics::counter::Counter;
 use souk_proto_common::{Failure, Reason, Shape};
+use souk_runtime::Kernel;
 use tokio::time::Instant;
 use tonic::Code;
 use tonic::body::Body;
 
-use super::panic::Panic;
-use super::{StackConfig, amend, body, context};
+use super::{StackConfig, amend, body, context, panic};
 use crate::middleware::{Middleware, Next, pass};
 
 #[derive(Clone)]
 pub(super) struct Deadline {
     default: Duration,
     max: Duration,
+    panics: Counter,
 }
 
 impl Deadline {
-    pub(super) fn new(config: &StackConfig) -> Self {
+    pub(super) fn new(kernel: &Kernel, config: &StackConfig) -> Self {
         Self {
             default: Duration::from_millis(config.default_deadline_ms),
             max: Duration::from_millis(config.deadline_max_ms),
+            panics: panic::counter(kernel),
         }
     }
 
@@ -54,18 +57,13 @@ impl<S: Next<Error = Failure>> Middleware<S> for Deadline {
         // A deadline past the end of time is none.
         let deadline = granted.and_then(|granted| Instant::now().checked_add(granted));
         amend(&mut request, |context| context.deadline = deadline);
-        let on_panic = request.extensions().get::<Panic>().map(Panic::counter);
         let known = context(&request).clone();
         let call = pass(next, request);
         let response = match deadline {
             Some(deadline) => tokio::time::timeout_at(deadline, call).await.map_err(|_| exceeded())??,
             None => call.await?,
         };
-        Ok(body::guarded(response, known, move || {
-            if let Some(on_panic) = &on_panic {
-                on_panic();
-            }
-        }))
+        Ok(body::guarded(response, known, self.panics.clone()))
     }
 }
 
@@ -110,7 +108,8 @@ mod tests {
 
     #[test]
     fn a_call_is_granted_a_bounded_time_and_a_stream_what_it_asks() {
-        let deadline = Deadline { default: Duration::from_secs(10), max: Duration::from_mins(1) };
+        let (default, max) = (Duration::from_secs(10), Duration::from_mins(1));
+        let deadline = Deadline { default, max, panics: Counter::default() };
         let hour = Some(Duration::from_hours(1));
         assert_eq!(deadline.granted(None, false), Some(Duration::from_secs(10)));
         assert_eq!(deadline.granted(hour, false), Some(Duration::from_mins(1)));

@@ -58,7 +58,7 @@ where
         // one bound on what is in flight; more is refused before it costs anything
         .layer(Around(shed::Shed::new(config)))
         // nobody works on what nobody waits for
-        .layer(Around(deadline::Deadline::new(config)))
+        .layer(Around(deadline::Deadline::new(kernel, config)))
         // who calls
         .layer(Around(auth::Auth::new(verifier)))
         // whether they may: no rule, no entry

@@ -20,22 +20,18 @@ pub(super) struct Panic {
 
 impl Panic {
     pub(super) fn new(kernel: &Kernel) -> Self {
-        Self { panics: kernel.metrics.register("grpc_server_panics", "Handlers that panicked") }
-    }
-
-    /// What to do when a response body panics.
-    pub(super) fn counter(&self) -> impl Fn() + Send + 'static {
-        let panics = self.panics.clone();
-        move || {
-            panics.inc();
-        }
+        Self { panics: counter(kernel) }
     }
 }
 
+/// Handlers that panicked, and response bodies that they left behind.
+pub(super) fn counter(kernel: &Kernel) -> Counter {
+    kernel.metrics.register("grpc_server_panics", "Handlers that panicked")
+}
+
 impl<S: Next<Error = Failure>> Middleware<S> for Panic {
-    async fn call(&self, mut request: Request<Body>, next: S) -> Result<Response<Body>, Failure> {
+    async fn call(&self, request: Request<Body>, next: S) -> Result<Response<Body>, Failure> {
         let call_id = context(&request).call_id;
-        request.extensions_mut().insert(self.clone());
         let Ok(result) = AssertUnwindSafe(pass(next, request)).catch_unwind().await else {
             self.panics.inc();
             error!(%call_id, "a handler panicked");

@@ -3,6 +3,7 @@
 //! The buckets are ours, over a bounded cache: a keyed limiter from elsewhere keeps every key that it has ever seen, or wants its own clock.
 
 use std::fmt::Write;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -87,12 +88,20 @@ impl Bucket {
     }
 }
 
-/// The subject of the token, or the address of who has none.
+/// The network that an address stands for: whoever has an IPv6 address has the other 2^64 of its network too.
+fn network(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+/// The subject of the token, or the network of who has none.
 fn who(context: &CallContext) -> String {
     let mut who = context.caller.subject().to_owned();
     if context.caller.is_anonymous() {
         match context.peer {
-            Some(peer) => drop(write!(who, "ip:{peer}")), // a string takes all
+            Some(peer) => drop(write!(who, "ip:{}", network(peer))), // a string takes all
             None => who.push_str("ip:unknown"),
         }
     }
@@ -139,6 +148,15 @@ mod tests {
         // However long nobody called, the burst is all there is.
         let later = now + TimeDelta::hours(1);
         assert_eq!((0..10).filter(|_| class.take("alice", later).is_ok()).count(), 3);
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_caller() {
+        let same = |a: &str, b: &str| network(a.parse().unwrap()) == network(b.parse().unwrap());
+        assert!(same("2001:db8:1:2::1", "2001:db8:1:2:ffff::9"));
+        assert!(!same("2001:db8:1:2::1", "2001:db8:1:3::1"));
+        assert!(same("::ffff:192.0.2.1", "192.0.2.1"));
+        assert!(!same("192.0.2.1", "192.0.2.2"));
     }
 
     #[test]

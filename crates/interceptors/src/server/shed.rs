@@ -30,15 +30,16 @@ impl Shed {
 
 impl<S: Next<Error = Failure>> Middleware<S> for Shed {
     async fn call(&self, request: Request<Body>, next: S) -> Result<Response<Body>, Failure> {
-        let places = match context(&request).target {
+        let (places, is_stream) = match context(&request).target {
             Target::Infrastructure => return pass(next, request).await,
-            Target::Known(method) if method.shape != Shape::Unary => &self.streams,
-            Target::Known(_) | Target::Unknown => &self.calls,
+            Target::Known(method) if method.shape != Shape::Unary => (&self.streams, true),
+            Target::Known(_) | Target::Unknown => (&self.calls, false),
         };
         let Ok(place) = places.clone().try_acquire_owned() else {
             return Err(Failure::unavailable(Reason::LoadShed, "the server is busy", RETRY_AFTER));
         };
         let response = pass(next, request).await?;
-        Ok(body::observed(response, move |_| drop(place)))
+        // The work of a unary call is done now. A client that does not read its answer must not keep others out.
+        Ok(if is_stream { body::observed(response, move |_| drop(place)) } else { response })
     }
 }

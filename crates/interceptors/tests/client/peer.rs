@@ -7,10 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use chrono::DateTime;
 use futures::{FutureExt, StreamExt};
-use souk_interceptors::OUTCOME;
 use souk_interceptors::client::{Channel, ClientConfig, ServiceToken, connect};
 use souk_interceptors::server::{StackConfig, stack};
 use souk_interceptors::token::Verifier;
+use souk_interceptors::{OUTCOME, context};
 use souk_proto_common::{Failure, Reason};
 use souk_runtime::server::{ServerConfig, bind, serve};
 use souk_runtime::{Clock, Kernel};
@@ -113,12 +113,15 @@ where
     address
 }
 
-/// Calls a server under our stack which, to answer, calls a peer through `downstream`.
+/// Calls a server under our stack which, to answer, calls a peer through `downstream`. The answer is its own position in the trace.
 pub(crate) async fn call_through(downstream: Channel, request: Request<Bytes>) -> Result<Response<Bytes>, Status> {
     let kernel = kernel();
     let front = Probe::echo().answering(move |_| {
         let downstream = downstream.clone();
-        async { probe::call(downstream, READ, probe::message()).await.map(Response::into_inner) }
+        async {
+            probe::call(downstream, READ, probe::message()).await?;
+            Ok(context::current().unwrap().trace.to_string().into())
+        }
     });
     let no_keys = Arc::new(|| futures::future::ready(Ok(Vec::new())).boxed());
     let verifier = Verifier::new(kernel.clock.clone(), "nobody", "nobody", no_keys);

@@ -12,10 +12,11 @@ async fn a_call_for_a_call_is_of_its_trace_with_a_span_of_its_own() {
     let peer = Peer::start().await;
     let mut request = message();
     request.metadata_mut().insert("traceparent", PARENT.parse().unwrap());
-    call_through(peer.client(), request).await.unwrap();
+    let between = call_through(peer.client(), request).await.unwrap().into_inner();
     let sent = peer.header("traceparent");
     assert_eq!(sent[..36], PARENT[..36], "the version and the trace");
     assert_ne!(sent[36..52], PARENT[36..52], "the span");
+    assert_ne!(sent.as_bytes()[36..52], between[36..52], "the span of the call between");
     assert_eq!(sent[52..], PARENT[52..], "the flags");
 }
 

@@ -1,5 +1,6 @@
 //! The probe under the whole stack, on a real server, with keys and a clock of the test's own.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,6 +12,8 @@ use souk_proto_common::failure::reason_of;
 use souk_proto_common::{Access, Method, Reason, Shape};
 use souk_runtime::server::{ServerConfig, bind, serve};
 use souk_runtime::{Clock, Kernel};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -18,7 +21,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::keys::{AUDIENCE, ISSUER, Key, claims};
-use crate::probe::{self, METHODS, Probe, WATCH};
+use crate::probe::{self, METHODS, Probe, WATCH, soon};
 
 pub(crate) const MINE: &str = "/probe.v1.Probe/Mine";
 pub(crate) const ADMIN: &str = "/probe.v1.Probe/Admin";
@@ -39,6 +42,7 @@ static MORE_METHODS: [Method; 4] = [
 pub(crate) struct Server {
     pub(crate) kernel: Kernel,
     pub(crate) channel: Channel,
+    address: SocketAddr,
     key: Key,
 }
 
@@ -65,6 +69,7 @@ impl Server {
             + Sync
             + 'static,
     {
+        crate::logs::prepare();
         let kernel = Kernel::new(Clock::fake(DateTime::from_timestamp(1_800_000_000, 0).unwrap()));
         let mut config = StackConfig::default();
         amend(&mut config);
@@ -77,7 +82,7 @@ impl Server {
         let address = listener.local_addr().unwrap();
         serve(&kernel, "probe", listener, &ServerConfig::default(), stack).unwrap();
         let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
-        Self { kernel, channel, key }
+        Self { kernel, channel, address, key }
     }
 
     pub(crate) async fn call(&self, path: &'static str, request: Request<Bytes>) -> Result<Response<Bytes>, Status> {
@@ -86,6 +91,17 @@ impl Server {
 
     pub(crate) async fn watch(&self) -> Result<Streaming<Bytes>, Status> {
         probe::watch(self.channel.clone(), WATCH, probe::message()).await
+    }
+
+    /// All that comes back for an empty message by gRPC-Web, from a client that has no timer of its own.
+    pub(crate) async fn answer_within(&self, path: &str, grpc_timeout: &str) -> String {
+        let mut socket = TcpStream::connect(self.address).await.unwrap();
+        let head = format!("POST {path} HTTP/1.1\r\nhost: probe\r\nconnection: close\r\ncontent-length: 5\r\n");
+        let headers = format!("content-type: application/grpc-web\r\ngrpc-timeout: {grpc_timeout}\r\n\r\n");
+        socket.write_all(&[head.as_bytes(), headers.as_bytes(), &[0; 5]].concat()).await.unwrap();
+        let mut answer = Vec::new();
+        soon(socket.read_to_end(&mut answer)).await.unwrap();
+        String::from_utf8_lossy(&answer).into_owned()
     }
 
     /// A message with a token of `subject`.

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
-use tracing::subscriber::DefaultGuard;
+use tracing::subscriber::{DefaultGuard, Interest};
 use tracing::{Event, Level, Metadata, Subscriber};
 
 /// Fields by name; a line's text is its `message`.
@@ -27,6 +27,7 @@ pub(crate) struct Line {
 
 impl Logs {
     pub(crate) fn record() -> Self {
+        prepare();
         let recorded = Recorder::default();
         let guard = tracing::subscriber::set_default(recorded.clone());
         Self { recorded, _guard: guard }
@@ -48,6 +49,38 @@ impl Logs {
         let recorded = self.recorded.0.lock().unwrap();
         format!("{:?} {:?}", recorded.spans, recorded.lines)
     }
+}
+
+/// Before anything is logged: a place in the code where no thread listens is asked again later, as another may record by then.
+pub(crate) fn prepare() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| tracing::subscriber::set_global_default(Nobody).unwrap());
+}
+
+struct Nobody;
+
+impl Subscriber for Nobody {
+    fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
+        Interest::sometimes()
+    }
+
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        false
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, _: &Event<'_>) {}
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
 }
 
 #[derive(Clone, Default)]
