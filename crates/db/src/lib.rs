@@ -39,7 +39,7 @@ pub use in_flight::{InFlight, Turn};
 pub use migrate::MigrationSet;
 pub use rows::many;
 pub use statement::{Row, Statement, sql};
-pub use transaction::{Tx, retrying};
+pub use transaction::{Tx, detached, retrying};
 pub use url::DbUrl;
 pub use value::Value;
 

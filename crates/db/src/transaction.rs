@@ -81,3 +81,15 @@ where
         }
     }
 }
+
+/// Runs `work` in a task of its own and waits for it. For what a stream reads between its messages: when a client does not read, whoever
+/// makes its messages is left standing wherever it is, and must not stand there with a connection in its hand.
+pub async fn detached<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+    match tokio::spawn(work).await {
+        Ok(done) => done,
+        Err(ended) => match ended.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => std::future::pending().await, // the runtime is ending, and this task with it
+        },
+    }
+}

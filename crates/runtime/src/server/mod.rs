@@ -34,6 +34,11 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// Streams (calls) that one connection may have open at a time.
     pub streams_per_connection_max: u32,
+    /// Bytes of one stream that a peer may send before they are read.
+    pub stream_window_bytes: u32,
+    /// Bytes of all streams of a connection that a peer may send before they are read. Half of it bounds what small frames cost beyond their
+    /// bytes (about 1 KiB each until they are read): too small, and a client that streams small messages fast is cut off.
+    pub connection_window_bytes: u32,
     /// Bytes of headers that one request may have.
     pub header_bytes_max: u32,
     /// Streams that a peer may open and reset before they are accepted; more end the connection.
@@ -53,6 +58,8 @@ impl Default for ServerConfig {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             streams_per_connection_max: 1_024,
+            stream_window_bytes: 65_535,
+            connection_window_bytes: 16 * 1_024 * 1_024,
             header_bytes_max: 8 * 1_024,
             pending_resets_max: 64,
             keepalive_interval_ms: 30_000,
@@ -68,6 +75,8 @@ impl ServerConfig {
     pub fn validate(&self, at: &str, problems: &mut Vec<String>) {
         for (name, value) in [
             ("streams_per_connection_max", self.streams_per_connection_max.into()),
+            ("stream_window_bytes", self.stream_window_bytes.into()),
+            ("connection_window_bytes", self.connection_window_bytes.into()),
             ("header_bytes_max", self.header_bytes_max.into()),
             ("pending_resets_max", self.pending_resets_max as u64),
             ("keepalive_interval_ms", self.keepalive_interval_ms),
@@ -118,6 +127,8 @@ where
         .accept_http1(true) // gRPC-Web; a plain HTTP/1 request is answered 400
         .max_concurrent_streams(config.streams_per_connection_max)
         .http2_max_header_list_size(config.header_bytes_max)
+        .initial_stream_window_size(config.stream_window_bytes)
+        .initial_connection_window_size(config.connection_window_bytes)
         .http2_max_pending_accept_reset_streams(Some(config.pending_resets_max))
         .http2_keepalive_interval(Some(Duration::from_millis(config.keepalive_interval_ms)))
         .http2_keepalive_timeout(Some(Duration::from_millis(config.keepalive_timeout_ms)));

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use futures::stream::{self, Stream};
+use souk_db::detached;
 use souk_interceptors::Caller;
 
 use super::{App, permitted_head};
@@ -35,7 +36,7 @@ struct Watch {
     /// The last version that the caller has.
     sent: i64,
     /// What was read and not sent yet.
-    unsent: VecDeque<(i64, Vec<u8>)>,
+    unsent: VecDeque<Version>,
 }
 
 impl Watch {
@@ -46,7 +47,8 @@ impl Watch {
                 self.sent = version;
                 return Ok(Some(snapshot));
             }
-            let head = self.read().await?;
+            let (head, unsent) = detached(read(self.app.clone(), self.query, self.sent)).await?;
+            self.unsent = unsent.into();
             if !self.unsent.is_empty() {
                 continue;
             }
@@ -60,15 +62,16 @@ impl Watch {
             }
         }
     }
+}
 
-    /// Reads what comes after the last version sent, and how the order stood then: one state of the tables, so that "nothing more" and "the
-    /// end" cannot be of different moments.
-    async fn read(&mut self) -> Result<Head, Error> {
-        let mut tx = self.app.db.read().await?;
-        let head = store::head(&mut tx, self.query.order_id).await?;
-        let head = head.ok_or(Error::OrderNotFound(self.query.order_id))?;
-        let limit = i64::from(self.app.limits.watch_batch_max);
-        self.unsent = store::versions_after(&mut tx, self.query.order_id, self.sent, limit).await?.into();
-        Ok(head)
-    }
+/// A version, and its snapshot.
+type Version = (i64, Vec<u8>);
+
+/// How the order stands, and what comes after the last version sent: one state of the tables, so that "nothing more" and "the end" cannot be
+/// of different moments.
+async fn read(app: App, query: WatchOrder, sent: i64) -> Result<(Head, Vec<Version>), Error> {
+    let mut tx = app.db.read().await?;
+    let head = store::head(&mut tx, query.order_id).await?.ok_or(Error::OrderNotFound(query.order_id))?;
+    let limit = i64::from(app.limits.watch_batch_max);
+    Ok((head, store::versions_after(&mut tx, query.order_id, sent, limit).await?))
 }

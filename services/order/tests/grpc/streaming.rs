@@ -1,8 +1,14 @@
 //! WatchOrder and PlaceOrders.
 
+use std::collections::BTreeSet;
+
+use futures::{FutureExt, StreamExt};
+use souk_db::DbConfig;
+use souk_interceptors::Caller;
+use souk_order::domain::{OrderId, WatchOrder};
 use souk_proto_common::v1::Reason;
 use souk_proto_order::v1::place_order_result::Outcome;
-use souk_proto_order::v1::{OrderState, PlaceOrderRequest, PlaceOrdersRequest};
+use souk_proto_order::v1::{GetOrderRequest, OrderState, PlaceOrderRequest, PlaceOrdersRequest};
 use souk_testkit::suite::Person;
 use tonic::{Code, Status};
 use tonic_types::pb;
@@ -71,6 +77,27 @@ async fn a_watch_hears_of_what_another_replica_did() {
     })
     .await;
     assert_eq!(state(&told.await.unwrap().unwrap()), OrderState::Cancelled);
+}
+
+#[tokio::test]
+async fn a_watcher_that_does_not_read_holds_no_connection() {
+    let mut shop = Shop::closed().await;
+    let database = shop.sqlite();
+    shop.start(DbConfig { connections_max: 2, ..database }, |_| ()).await;
+    shop.suite.product("TEA", 100, 10).await;
+    let alice = shop.suite.customer("alice").await;
+    let placed = shop.place(&alice, items(&[("TEA", 1)])).await.unwrap();
+    let app = &shop.replicas[0].running.app;
+    let caller = Caller::proven(alice.user_id.clone(), BTreeSet::new(), None);
+    let query = WatchOrder { order_id: placed.order_id.parse().map(OrderId).unwrap(), after_version: 0 };
+    let mut unread = Vec::new();
+    for _ in 0..10 {
+        let mut versions = Box::pin(souk_order::ops::watch_order(app, &caller, query).await.unwrap());
+        // As hyper does: the first message is asked for once, and then nothing until the client has room.
+        assert!(versions.next().now_or_never().is_none());
+        unread.push(versions);
+    }
+    shop.orders(&alice).get_order(GetOrderRequest { order_id: placed.order_id }).await.unwrap();
 }
 
 #[tokio::test]

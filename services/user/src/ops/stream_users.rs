@@ -1,6 +1,7 @@
 //! Sends every user.
 
 use futures::stream::{self, Stream, TryStreamExt};
+use souk_db::detached;
 use uuid::Uuid;
 
 use crate::domain::User;
@@ -9,15 +10,15 @@ use crate::error::Error;
 use crate::ops::App;
 use crate::store;
 
-/// Users in the order of their registration. They are read in batches, each when the one before it has been taken, so a slow reader holds
-/// neither a transaction nor memory.
+/// Users in the order of their registration. They are read in batches, each when the one before it has been taken, so that a slow reader
+/// holds neither a transaction nor memory.
 pub fn stream_users(app: App, asked: StreamUsers) -> impl Stream<Item = Result<User, Error>> + Send + 'static {
     let batches = stream::try_unfold(Some(asked.after), move |next| {
         let app = app.clone();
         async move {
             match next {
                 None => Ok::<_, Error>(None),
-                Some(after) => batch(&app, after).await.map(Some),
+                Some(after) => detached(batch(app, after)).await.map(Some),
             }
         }
     });
@@ -25,7 +26,7 @@ pub fn stream_users(app: App, asked: StreamUsers) -> impl Stream<Item = Result<U
 }
 
 /// A batch, and where the next one begins; a batch that is not full was the last.
-async fn batch(app: &App, after: Option<Uuid>) -> Result<(Vec<User>, Option<Option<Uuid>>), Error> {
+async fn batch(app: App, after: Option<Uuid>) -> Result<(Vec<User>, Option<Option<Uuid>>), Error> {
     if app.shutdown.is_cancelled() {
         return Err(Error::ShuttingDown);
     }
