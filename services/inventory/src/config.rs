@@ -62,6 +62,9 @@ impl Default for Config {
     }
 }
 
+/// A year: nothing here is longer, so that no time that is reckoned with it lies past the end of time.
+const MS_MAX: u64 = 365 * 24 * 3_600_000;
+
 impl Config {
     /// Notes what cannot be.
     pub fn validate(&self, problems: &mut Vec<String>) {
@@ -76,8 +79,21 @@ impl Config {
         positive("due_holds_max", limits.due_holds_max.into());
         positive("watch_poll_ms", limits.watch_poll_ms);
         positive("health_interval_ms", limits.health_interval_ms);
+        positive("duplicate_wait_ms", limits.duplicate_wait_ms);
         positive("sync_batch_max", limits.sync_batch_max as u64);
         positive("import_batch_max", limits.import_batch_max as u64);
+        for (name, value) in [
+            ("sweep_interval_ms", limits.sweep_interval_ms),
+            ("watch_poll_ms", limits.watch_poll_ms),
+            ("health_interval_ms", limits.health_interval_ms),
+            ("duplicate_wait_ms", limits.duplicate_wait_ms),
+        ] {
+            if value > MS_MAX {
+                problems.push(format!("inventory.limits.{name} must be at most {MS_MAX}"));
+            }
+        }
+        self.database.validate("inventory.database", problems);
+        self.group.validate("inventory.group", problems);
         if self.user.addresses.is_empty() {
             problems.push("inventory.user.addresses must name at least one".to_owned());
         }
@@ -114,6 +130,8 @@ pub struct Limits {
     pub watch_poll_ms: u64,
     /// The database is asked for a sign of life every so many milliseconds.
     pub health_interval_ms: u64,
+    /// A change of the catalogue waits at most so many milliseconds for another with the same key.
+    pub duplicate_wait_ms: u64,
     /// Movements of one scanner that are handed in together.
     pub sync_batch_max: usize,
     /// Rows of one ImportProducts stream.
@@ -136,12 +154,35 @@ impl Default for Limits {
             due_holds_max: 1_000,
             watch_poll_ms: 1_000,
             health_interval_ms: 1_000,
+            duplicate_wait_ms: 2_000,
             sync_batch_max: 16,
             import_rows_max: 100_000,
             import_batch_max: 200,
             page_bytes_max: 2 * 1_024 * 1_024,
             catalog_message_bytes_max: 256 * 1_024,
             stock_message_bytes_max: 512 * 1_024,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_is_named() {
+        let mut problems = Vec::new();
+        Config::default().validate(&mut problems);
+        assert_eq!(problems, Vec::<String>::new());
+        let mut bad = Config { database: DbConfig::at("file"), ..Config::default() };
+        bad.limits.sync_batch_max = 0;
+        bad.limits.duplicate_wait_ms = u64::MAX;
+        bad.group.batch_max = 0;
+        bad.validate(&mut problems);
+        let named = ["limits.sync_batch_max", "limits.duplicate_wait_ms", "database.url", "group.batch_max"];
+        assert_eq!(problems.len(), named.len(), "{problems:?}");
+        for (name, problem) in named.iter().zip(&problems) {
+            assert!(problem.starts_with(&format!("inventory.{name} ")), "{problem}");
         }
     }
 }

@@ -47,6 +47,9 @@ pub enum Error {
     /// The key was used for something else.
     #[error("the key was used for something else")]
     KeyReused,
+    /// A call with this key is still running, or one that it waits for.
+    #[error("a call with this key is still running")]
+    InProgress,
     /// The database failed.
     #[error(transparent)]
     Database(#[from] souk_db::Error),
@@ -68,6 +71,14 @@ impl Error {
     /// A concurrent transaction was in the way: try again at once.
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Database(error) if error.kind() == Kind::Conflict)
+    }
+
+    /// The error of a call that has a key: who has a lock that it did not get is most likely its first try, in another replica.
+    pub(crate) fn of_keyed(self) -> Self {
+        match self {
+            Self::Database(error) if error.kind() == Kind::Locked => Self::InProgress,
+            other => other,
+        }
     }
 }
 
@@ -91,6 +102,10 @@ impl From<Error> for Failure {
             Error::ProductExists(sku) => Self::already_exists(Reason::ProductExists, PRODUCT, sku.as_str()),
             Error::ProductChanged { sku, current } => etag_mismatch(&sku, current),
             Error::KeyReused => key_reused("request_id"),
+            Error::InProgress => {
+                Self::new(Code::Aborted, Reason::RequestInProgress, "a call with this request_id is still running")
+                    .retry_after(RETRY_AFTER)
+            }
             Error::Database(error) => database(&error),
             Error::Busy => Self::unavailable(Reason::LoadShed, "too many changes of stock are waiting", RETRY_AFTER),
             Error::DeadlineExceeded => Self::new(

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use souk_db::{Db, GroupCommit};
+use souk_db::{Db, GroupCommit, InFlight};
 use souk_events::{Bus, Relay};
 use souk_interceptors::token::{KeySource, PublicKey, Verifier};
 use souk_interceptors::{client, server};
@@ -108,16 +108,14 @@ pub async fn open(kernel: &Kernel, config: &Config, deps: &Deps) -> anyhow::Resu
     db.migrate(&[&souk_db::MIGRATIONS, &souk_events::MIGRATIONS, &store::MIGRATIONS])
         .await
         .context("the inventory's database cannot be migrated")?;
-    let batch = StockBatch {
-        clock: kernel.clock.clone(),
-        ids: kernel.ids.clone(),
-        due_holds_max: config.limits.due_holds_max.max(1),
-    };
+    let batch =
+        StockBatch { clock: kernel.clock.clone(), ids: kernel.ids.clone(), due_holds_max: config.limits.due_holds_max };
     let app = App {
         clock: kernel.clock.clone(),
         ids: kernel.ids.clone(),
         stock: GroupCommit::start(db.clone(), batch, &config.group),
         relay: Relay::start(kernel.clone(), "inventory", db.clone(), deps.bus.clone(), config.relay.clone()),
+        in_flight: InFlight::default(),
         db,
         watchers: Watchers::default(),
         limits: config.limits.clone(),

@@ -42,7 +42,8 @@ pub use update_product::update_product;
 pub use watch_stock::watch_stock;
 
 use change_stock::StockBatch;
-use souk_db::{Db, GroupCommit};
+use souk_db::idempotency::Key;
+use souk_db::{Db, GroupCommit, InFlight};
 use souk_events::RelayHandle;
 use souk_runtime::{Clock, Ids};
 use tokio_util::sync::CancellationToken;
@@ -61,6 +62,8 @@ pub struct App {
     pub db: Db,
     /// Where every change of stock goes.
     pub stock: GroupCommit<StockBatch>,
+    /// Changes of the catalogue that are running, by their key.
+    pub in_flight: InFlight<Key>,
     /// Publishes what was committed.
     pub relay: RelayHandle,
     /// Who waits for changes of stock.

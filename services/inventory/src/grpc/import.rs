@@ -75,7 +75,7 @@ impl Import {
         let rows_parsed: Vec<Row<'_>> =
             (self.taken..).zip(rows_taken).map(|(index, row)| self.parse(index, row)).collect();
         let good: Vec<Keyed<ImportRow>> = rows_parsed.iter().filter_map(|row| row.parsed.clone().ok()).collect();
-        let mut written = import_products(app, caller, &good).await?.into_iter();
+        let mut written = import_products(app, caller, self.head.request_id, &good).await?.into_iter();
         for Row { index, sku, parsed } in rows_parsed {
             let result = match parsed {
                 Ok(_) => written.next().unwrap_or(Err(Error::Bug("every row has a result"))),

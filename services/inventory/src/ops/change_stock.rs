@@ -147,7 +147,7 @@ pub(super) async fn change_all(
         return Ok(Vec::new());
     }
     let commands = commands.into_iter().map(|(key, command)| (Some(key), command)).collect();
-    submit(app, Instruction { actor: caller.subject().to_owned(), commands }).await
+    submit(app, Instruction { actor: caller.subject().to_owned(), commands }).await.map_err(Error::of_keyed)
 }
 
 /// Has the service's own command done, and tells who watches.

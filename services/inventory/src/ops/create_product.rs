@@ -1,10 +1,11 @@
 //! Adds a product.
 
+use souk_db::idempotency::Key;
 use souk_db::retrying;
 use souk_events::outbox;
 use souk_interceptors::Caller;
 
-use super::keys::{answer, given, keep, stored_key};
+use super::keys::{answer, given, in_turn, keep, stored_key};
 use crate::domain::Product;
 use crate::domain::book::Origin;
 use crate::domain::command::{Answer, Keyed};
@@ -18,16 +19,21 @@ const METHOD: &str = "/souk.inventory.v1.CatalogService/CreateProduct";
 
 /// The product as created. A product keeps the key that it was created under, so a repeat is recognised for ever.
 pub async fn create_product(app: &App, caller: &Caller, asked: Keyed<CreateProduct>) -> Result<Answer<Product>, Error> {
-    let created = retrying(Error::is_conflict, || create_once(app, caller, &asked)).await?;
+    let key = stored_key(caller, METHOD, &asked.key);
+    let created = in_turn(app, &key, retrying(Error::is_conflict, || create_once(app, caller, &key, &asked))).await?;
     app.relay.wake();
     Ok(created)
 }
 
-async fn create_once(app: &App, caller: &Caller, asked: &Keyed<CreateProduct>) -> Result<Answer<Product>, Error> {
+async fn create_once(
+    app: &App,
+    caller: &Caller,
+    key: &Key,
+    asked: &Keyed<CreateProduct>,
+) -> Result<Answer<Product>, Error> {
     let now = app.clock.now();
-    let key = stored_key(caller, METHOD, &asked.key);
     let mut tx = app.db.write().await?;
-    if let Some(product) = given(&mut tx, &key, &asked.key).await? {
+    if let Some(product) = given(&mut tx, key, &asked.key).await? {
         return Ok(Answer::replayed(product));
     }
     let CreateProduct { sku, details } = asked.command.clone();
@@ -45,7 +51,7 @@ async fn create_once(app: &App, caller: &Caller, asked: &Keyed<CreateProduct>) -
             _ => Err(Error::ProductExists(saved.product.sku)),
         };
     }
-    keep(&mut tx, &[answer(key, asked.key.fingerprint, &saved.product)?], now).await?;
+    keep(&mut tx, &[answer(key.clone(), asked.key.fingerprint, &saved.product)?], now).await?;
     outbox::append(&mut tx, &[events::product_created(&saved.product, &app.ids)]).await?;
     tx.commit().await?;
     Ok(Answer::fresh(saved.product))

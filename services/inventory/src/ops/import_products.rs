@@ -8,8 +8,9 @@ use souk_db::idempotency::{self, Key, Stored};
 use souk_db::retrying;
 use souk_events::{Event, outbox};
 use souk_interceptors::Caller;
+use uuid::Uuid;
 
-use super::keys::{answer, keep, parse, stored_key};
+use super::keys::{answer, in_turn, keep, parse, stored_key};
 use crate::domain::book::{Changed, Origin};
 use crate::domain::command::{Answer, Keyed};
 use crate::domain::product::Etag;
@@ -44,9 +45,16 @@ pub struct Imported {
 
 type RowResult = Result<Answer<Imported>, Error>;
 
-/// Writes `rows` in one transaction, in order; a result for each. An `Err` is a failure of the whole: nothing of it is written.
-pub async fn import_products(app: &App, caller: &Caller, rows: &[Keyed<ImportRow>]) -> Result<Vec<RowResult>, Error> {
-    let results = retrying(Error::is_conflict, || import_once(app, caller, rows)).await?;
+/// Writes some rows of an import in one transaction, in order; a result for each. An `Err` is a failure of the whole: nothing of it is
+/// written, unless the database was lost at the commit.
+pub async fn import_products(
+    app: &App,
+    caller: &Caller,
+    import_id: Uuid,
+    rows: &[Keyed<ImportRow>],
+) -> Result<Vec<RowResult>, Error> {
+    let key = Key { caller: caller.subject().to_owned(), method: METHOD.to_owned(), request_id: import_id };
+    let results = in_turn(app, &key, retrying(Error::is_conflict, || import_once(app, caller, rows))).await?;
     app.relay.wake();
     Ok(results)
 }

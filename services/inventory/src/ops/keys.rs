@@ -1,16 +1,30 @@
 //! Idempotency keys of the catalogue's changes, in the transaction of each.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use souk_db::idempotency::{self, Key, Seen, Stored};
 use souk_db::{Error as DbError, Tx};
-use souk_interceptors::Caller;
+use souk_interceptors::{Caller, context};
 use souk_proto_common::IdempotencyKey;
 
 use crate::error::Error;
+use crate::ops::App;
 
 pub(super) fn stored_key(caller: &Caller, method: &str, key: &IdempotencyKey) -> Key {
     Key { caller: caller.subject().to_owned(), method: method.to_owned(), request_id: key.request_id }
+}
+
+/// Runs a keyed change when no other of the same key runs in this process, and tells a caller who has waited long enough to come again.
+pub(super) async fn in_turn<T>(
+    app: &App,
+    key: &Key,
+    change: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let until = context::patience(Duration::from_millis(app.limits.duplicate_wait_ms));
+    let _turn = app.in_flight.enter(key.clone(), until).await.ok_or(Error::InProgress)?;
+    change.await.map_err(Error::of_keyed)
 }
 
 /// What was answered under the key, if it was used for the same.

@@ -1,10 +1,11 @@
 //! Changes some fields of a product.
 
+use souk_db::idempotency::Key;
 use souk_db::retrying;
 use souk_events::outbox;
 use souk_interceptors::Caller;
 
-use super::keys::{answer, given, keep, stored_key};
+use super::keys::{answer, given, in_turn, keep, stored_key};
 use crate::domain::Product;
 use crate::domain::book::Changed;
 use crate::domain::command::{Answer, Keyed};
@@ -18,19 +19,19 @@ const METHOD: &str = "/souk.inventory.v1.CatalogService/UpdateProduct";
 
 /// The product as it is now. New values that are the old ones change nothing.
 pub async fn update_product(app: &App, caller: &Caller, asked: Keyed<UpdateProduct>) -> Result<Answer<Product>, Error> {
-    let updated = retrying(Error::is_conflict, || update_once(app, caller, &asked)).await?;
+    let key = stored_key(caller, METHOD, &asked.key);
+    let updated = in_turn(app, &key, retrying(Error::is_conflict, || update_once(app, &key, &asked))).await?;
     app.relay.wake();
     Ok(updated)
 }
 
-async fn update_once(app: &App, caller: &Caller, asked: &Keyed<UpdateProduct>) -> Result<Answer<Product>, Error> {
+async fn update_once(app: &App, key: &Key, asked: &Keyed<UpdateProduct>) -> Result<Answer<Product>, Error> {
     let now = app.clock.now();
-    let key = stored_key(caller, METHOD, &asked.key);
     let UpdateProduct { sku, etag, patch } = &asked.command;
     let mut tx = app.db.write().await?;
     // First the lock, then the key: a duplicate has waited here for the first call, and finds its answer.
     let there = store::product_to_change(&mut tx, sku).await?;
-    if let Some(product) = given(&mut tx, &key, &asked.key).await? {
+    if let Some(product) = given(&mut tx, key, &asked.key).await? {
         return Ok(Answer::replayed(product));
     }
     let before = there.ok_or_else(|| Error::ProductNotFound(sku.clone()))?.product;
@@ -47,7 +48,7 @@ async fn update_once(app: &App, caller: &Caller, asked: &Keyed<UpdateProduct>) -
             changed.now
         }
     };
-    keep(&mut tx, &[answer(key, asked.key.fingerprint, &after)?], now).await?;
+    keep(&mut tx, &[answer(key.clone(), asked.key.fingerprint, &after)?], now).await?;
     outbox::append(&mut tx, &events).await?;
     tx.commit().await?;
     Ok(Answer::fresh(after))

@@ -134,7 +134,7 @@ async fn a_failure_that_passes_ends_the_stream_and_not_the_order() {
     let mut staff = server.stock("stock.write");
     let locked = server.locked().await;
     let mut broken = staff.sync_movements(futures::stream::iter(movements.clone())).await.unwrap().into_inner();
-    assert_refused(broken.message().await, Code::Aborted, Reason::SerializationConflict);
+    assert_refused(broken.message().await, Code::Aborted, Reason::RequestInProgress);
     locked.rollback().await.unwrap();
     assert_eq!(server.level("TEA").await.version, 0, "nothing is done behind a failure");
     let mut again = staff.sync_movements(futures::stream::iter(movements)).await.unwrap().into_inner();

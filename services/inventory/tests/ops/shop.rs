@@ -81,7 +81,12 @@ impl Shop {
 
     /// Another process on the same database, which hears of the first only through it.
     pub(crate) async fn another(&self) -> App {
-        replica(&self.kernel, &self.database, &Bus::memory()).await
+        self.another_with(|_| {}).await
+    }
+
+    /// Another process, with other settings.
+    pub(crate) async fn another_with(&self, change: impl FnOnce(&mut Config)) -> App {
+        replica_with(&self.kernel, &self.database, &Bus::memory(), change).await
     }
 
     pub(crate) async fn level(&self, text: &str) -> StockLevel {
@@ -100,10 +105,15 @@ impl Shop {
 
 /// A process of the service on that database, whose sweeper never comes by itself.
 pub(crate) async fn replica(kernel: &Kernel, database: &TestDatabase, bus: &Bus) -> App {
+    replica_with(kernel, database, bus, |_| {}).await
+}
+
+async fn replica_with(kernel: &Kernel, database: &TestDatabase, bus: &Bus, change: impl FnOnce(&mut Config)) -> App {
     let mut config = Config { database: database.config().clone(), ..Config::default() };
     config.limits.sweep_interval_ms = 1_000_000_000;
     config.limits.sweep_batch_max = 4;
     config.limits.due_holds_max = 3;
+    change(&mut config);
     open(kernel, &config, &Deps { bus: bus.clone() }).await.unwrap()
 }
 
