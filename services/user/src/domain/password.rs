@@ -1,6 +1,7 @@
 //! Passwords: which are taken, and how they are hashed.
 
 use std::fmt;
+use std::sync::LazyLock;
 
 use argon2::password_hash::PasswordHasher;
 use argon2::password_hash::phc;
@@ -9,8 +10,9 @@ use argon2::{Algorithm, Argon2, Params, PasswordVerifier, Version};
 const CHARS_MIN: usize = 8;
 const CHARS_MAX: usize = 128;
 
-/// The most common passwords of eight characters and more, of published lists of leaks. In lower case, and compared so.
-const COMMON: &str = include_str!("common_passwords.txt");
+/// Some thousands of the most common passwords, of published lists of leaks: in lower case, of eight characters and more, sorted. Most are
+/// Django's, under its licence (BSD-3-Clause): see `common_passwords.LICENSE`.
+static COMMON: LazyLock<Vec<&str>> = LazyLock::new(|| include_str!("common_passwords.txt").lines().collect());
 
 /// A password as a user typed it. Cannot be printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -55,8 +57,9 @@ impl Password {
 fn is_common(text: &str) -> bool {
     let lower = text.to_lowercase();
     let stem = lower.trim_end_matches(|c: char| !c.is_alphabetic());
-    COMMON.lines().any(|common| common == lower || (stem.len() >= CHARS_MIN && common == stem))
-        || lower.chars().all(|c| lower.starts_with(c))
+    let listed = |text: &str| COMMON.binary_search(&text).is_ok();
+    // What is listed has eight characters at least, so a short stem is not.
+    listed(&lower) || listed(stem) || lower.chars().all(|c| lower.starts_with(c))
 }
 
 impl fmt::Debug for Password {
@@ -150,10 +153,18 @@ mod tests {
 
     #[test]
     fn common_passwords_are_refused_however_they_are_dressed() {
-        for weak in ["password", "PASSWORD", "Password123!", "12345678", "aaaaaaaa", "qwertyuiop"] {
+        for weak in
+            ["password", "PASSWORD", "Password123!", "12345678", "AAaaaaaa", "qwertyuiop", "Butterfly1", "trustno1"]
+        {
             assert_eq!(Password::choose(weak), Err(PasswordError::Weak), "{weak}");
         }
         assert!(Password::choose("correct horse battery staple").is_ok());
+    }
+
+    #[test]
+    fn the_common_passwords_can_be_searched() {
+        assert!(COMMON.is_sorted() && COMMON.len() > 8_000);
+        assert!(COMMON.iter().all(|common| common.chars().count() >= CHARS_MIN && common.to_lowercase() == *common));
     }
 
     #[test]
