@@ -19,6 +19,11 @@ use crate::domain::{Email, SessionRules};
 const PORT: u16 = 50_051;
 /// Verifiers keep a list of keys for five minutes, and a replica learns of a new key within `keys.check_interval_ms`.
 const PUBLISH_MS_MIN: u64 = 6 * 60_000;
+/// Ten years. With these upper bounds no time that is computed from now is one that cannot be.
+const HOURS_MAX: u32 = 10 * 365 * 24;
+const HOUR_MS: u64 = 3_600_000;
+const DAY_MS: u64 = 24 * HOUR_MS;
+const YEAR_MS: u64 = 365 * DAY_MS;
 /// Shorter secrets of services could be guessed.
 const SECRET_BYTES_MIN: usize = 32;
 
@@ -223,34 +228,54 @@ impl Config {
         must(!self.issuer.is_empty(), "issuer must be set");
         must(!self.audience.is_empty(), "audience must be set");
         must(Email::parse(&self.admin_email).is_ok(), "admin_email must be an address");
+        self.validate_tokens_and_keys(&mut must);
+        self.validate_work(&mut must);
+        for (name, account) in &self.service_accounts {
+            validate_account(name, account, problems);
+        }
+    }
+}
+
+impl Config {
+    fn validate_tokens_and_keys(&self, must: &mut impl FnMut(bool, &str)) {
         let (tokens, keys) = (&self.tokens, &self.keys);
         must((1_000..=3_600_000).contains(&tokens.access_ms), "tokens.access_ms must be a second to an hour");
-        must(tokens.idle_hours > 0, "tokens.idle_hours must be more than 0");
-        must(
-            tokens.absolute_hours >= tokens.idle_hours,
-            "tokens.absolute_hours must not be less than tokens.idle_hours",
-        );
+        must((1..=HOURS_MAX).contains(&tokens.idle_hours), "tokens.idle_hours must be 1 to 87600");
+        let absolute = (tokens.idle_hours..=HOURS_MAX).contains(&tokens.absolute_hours);
+        must(absolute, "tokens.absolute_hours must be tokens.idle_hours to 87600");
         must(tokens.replay_ms <= 60_000, "tokens.replay_ms must be at most a minute");
         must(
             keys.publish_ms >= PUBLISH_MS_MIN,
             "keys.publish_ms must be six minutes or more: verifiers keep lists for five",
         );
-        let published_in_time = u64::from(keys.sign_hours) * 3_600_000 > keys.publish_ms;
+        must((1..=HOURS_MAX).contains(&keys.sign_hours), "keys.sign_hours must be 1 to 87600");
+        let published_in_time = u64::from(keys.sign_hours) * HOUR_MS > keys.publish_ms;
         must(published_in_time, "keys.sign_hours must be longer than keys.publish_ms");
-        let outlives = keys.retire_ms >= tokens.access_ms + 2 * keys.check_interval_ms + 60_000;
+        let two_checks = keys.check_interval_ms.saturating_mul(2);
+        let outlives = keys.retire_ms >= tokens.access_ms.saturating_add(two_checks).saturating_add(60_000);
         must(outlives, "keys.retire_ms must be longer than tokens.access_ms, two checks and a minute");
+        must(keys.retire_ms <= YEAR_MS, "keys.retire_ms must be at most a year");
         must((1..=60_000).contains(&keys.check_interval_ms), "keys.check_interval_ms must be 1 to 60000");
-        let cost = &self.passwords;
+    }
+
+    fn validate_work(&self, must: &mut impl FnMut(bool, &str)) {
+        let (cost, throttle, limits) = (&self.passwords, &self.throttle, &self.limits);
         let enough = cost.memory_kib >= Cost::FLOOR.memory_kib && cost.passes >= Cost::FLOOR.passes;
         must(enough, "passwords.memory_kib must be at least 19456 and passwords.passes at least 2");
-        must(self.throttle.pairs_max > 0, "throttle.pairs_max must be more than 0");
-        must(self.limits.stream_batch_max > 0, "limits.stream_batch_max must be more than 0");
-        must(self.limits.sweep_batch_max > 0, "limits.sweep_batch_max must be more than 0");
-        must(self.limits.sweep_interval_ms > 0, "limits.sweep_interval_ms must be more than 0");
-        must(self.limits.health_interval_ms > 0, "limits.health_interval_ms must be more than 0");
-        for (name, account) in &self.service_accounts {
-            validate_account(name, account, problems);
-        }
+        must(cost.memory_kib <= 1_048_576, "passwords.memory_kib must be at most 1048576");
+        must(cost.passes <= 100, "passwords.passes must be at most 100");
+        must(cost.concurrency <= 1_024, "passwords.concurrency must be at most 1024");
+        must(cost.waiting_max <= 100_000, "passwords.waiting_max must be at most 100000");
+        must(throttle.wait_max_ms <= DAY_MS, "throttle.wait_max_ms must be at most a day");
+        must(throttle.forget_ms <= YEAR_MS, "throttle.forget_ms must be at most a year");
+        must((1..=10_000_000).contains(&throttle.pairs_max), "throttle.pairs_max must be 1 to 10000000");
+        let bytes = (1_024..=16 * 1_024 * 1_024).contains(&limits.message_bytes_max);
+        must(bytes, "limits.message_bytes_max must be 1024 to 16777216");
+        must(limits.duplicate_wait_ms <= 60_000, "limits.duplicate_wait_ms must be at most a minute");
+        must((1..=10_000).contains(&limits.stream_batch_max), "limits.stream_batch_max must be 1 to 10000");
+        must((1..=10_000).contains(&limits.sweep_batch_max), "limits.sweep_batch_max must be 1 to 10000");
+        must((1..=DAY_MS).contains(&limits.sweep_interval_ms), "limits.sweep_interval_ms must be 1 to a day");
+        must((1..=DAY_MS).contains(&limits.health_interval_ms), "limits.health_interval_ms must be 1 to a day");
     }
 }
 
@@ -294,9 +319,9 @@ impl KeysConfig {
     }
 }
 
-/// Longer than a day-to-day configuration can say is long enough.
+/// [`Config::validate`] keeps it far below the bound.
 pub(crate) fn millis(milliseconds: u64) -> TimeDelta {
-    TimeDelta::milliseconds(i64::try_from(milliseconds).unwrap_or(i64::MAX / 2))
+    TimeDelta::milliseconds(i64::try_from(milliseconds.min(10 * YEAR_MS)).expect("ten years are few milliseconds"))
 }
 
 #[cfg(test)]
@@ -312,6 +337,52 @@ mod tests {
     #[test]
     fn the_defaults_can_be_used() {
         assert_eq!(problems(&Config::default()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn no_bound_is_open_at_the_top() {
+        let tokens =
+            TokensConfig { access_ms: u64::MAX, idle_hours: u32::MAX, absolute_hours: u32::MAX, replay_ms: u64::MAX };
+        let keys =
+            KeysConfig { publish_ms: u64::MAX, sign_hours: u32::MAX, retire_ms: u64::MAX, check_interval_ms: u64::MAX };
+        let passwords = PasswordsConfig {
+            memory_kib: u32::MAX,
+            passes: u32::MAX,
+            concurrency: usize::MAX,
+            waiting_max: usize::MAX,
+        };
+        let throttle = ThrottleConfig {
+            free_failures: u32::MAX,
+            wait_max_ms: u64::MAX,
+            forget_ms: u64::MAX,
+            pairs_max: usize::MAX,
+        };
+        let limits = Limits {
+            message_bytes_max: usize::MAX,
+            duplicate_wait_ms: u64::MAX,
+            stream_batch_max: u32::MAX,
+            sweep_interval_ms: u64::MAX,
+            sweep_batch_max: u32::MAX,
+            health_interval_ms: u64::MAX,
+        };
+        let config = Config { tokens, keys, passwords, throttle, limits, ..Config::default() };
+        let problems = problems(&config);
+        // All but free_failures, which nothing is computed from; publish_ms is bounded by sign_hours.
+        assert_eq!(problems.len(), 21, "{problems:#?}");
+    }
+
+    #[test]
+    fn the_longest_times_can_be_computed_with() {
+        let longest =
+            TokensConfig { idle_hours: HOURS_MAX, absolute_hours: HOURS_MAX, replay_ms: 60_000, access_ms: HOUR_MS };
+        let keys =
+            KeysConfig { publish_ms: YEAR_MS, sign_hours: HOURS_MAX, retire_ms: YEAR_MS, ..KeysConfig::default() };
+        let config = Config { tokens: longest, keys, ..Config::default() };
+        assert_eq!(problems(&config), Vec::<String>::new());
+        let (now, rules) = (chrono::DateTime::UNIX_EPOCH, config.tokens.session_rules());
+        let keys = config.keys.rules();
+        let _ = [rules.idle, rules.absolute, keys.publish, keys.sign, keys.retire].map(|time| now + time + time);
+        assert_eq!(millis(u64::MAX), TimeDelta::days(3_650));
     }
 
     #[test]
