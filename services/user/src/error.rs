@@ -118,8 +118,8 @@ impl From<Error> for Failure {
                 Reason::InvalidStateTransition,
                 "the last administrator keeps the role: give it to another first",
             )
-            .metadata("current_state", "LAST_ADMINISTRATOR")
-            .metadata("allowed_states", "roles that contain ROLE_ADMIN"),
+            .metadata("current_state", "ROLE_ADMIN")
+            .metadata("allowed_states", "ROLE_ADMIN"),
             Error::KeyReused => {
                 precondition(Reason::IdempotencyKeyReused, "request_id was used before for something else")
             }

@@ -44,10 +44,6 @@ use throttle::Throttle;
 type Auth = AuthServiceServer<AuthGrpc>;
 type Users = UserServiceServer<UserGrpc>;
 
-/// At the start, another replica may be making the first key: it is waited for so often, so long each time.
-const KEY_WAITS_MAX: u32 = 50;
-const KEY_WAIT: Duration = Duration::from_millis(200);
-
 /// What the service shares with others of its process.
 #[derive(Clone)]
 pub struct Deps {
@@ -133,20 +129,10 @@ pub async fn open(kernel: &Kernel, config: &Config, deps: &Deps) -> anyhow::Resu
         replica: kernel.ids.new_id(),
         shutdown: kernel.tasks.shutdown().clone(),
     };
-    first_key(&app).await?;
+    ops::maintain_keys(&app).await.context("there is no key to sign tokens with")?;
     let first_administrator = ops::create_first_administrator(&app, &admin_email, &*deps.show_first_administrator)
         .await
         .context("no administrator can be created")?;
     workers::start(&app, kernel, config);
     Ok((app, first_administrator))
-}
-
-async fn first_key(app: &App) -> anyhow::Result<()> {
-    for _ in 0..KEY_WAITS_MAX {
-        if ops::maintain_keys(app).await.context("the keys of tokens cannot be read")? {
-            return Ok(());
-        }
-        app.clock.sleep(KEY_WAIT).await;
-    }
-    anyhow::bail!("there is no key to sign tokens with: another replica holds the lease and makes none")
 }

@@ -245,23 +245,30 @@ async fn two_keys_never_sign() {
 }
 
 #[tokio::test]
-async fn the_audit_trail_is_told_newest_first() {
+async fn an_audit_event_is_kept_as_it_was_given() {
+    type Row = (Uuid, DateTime<Utc>, String, String, String, Option<String>, String);
     on_both(MIGRATIONS, async |db| {
-        let event = |id: u128, peer: Option<&str>| AuditEvent {
-            audit_id: Uuid::from_u128(id),
-            happened_at: at(i64::try_from(id).unwrap()),
-            actor: "anonymous".into(),
-            action: "REGISTERED".into(),
-            subject: "user/1".into(),
-            peer: peer.map(str::to_owned),
-            detail: String::new(),
-        };
-        let (first, second) = (event(1, None), event(2, Some("192.0.2.1")));
-        let mut tx = db.write().await.unwrap();
-        store::append_audit(&mut tx, &first).await.unwrap();
-        store::append_audit(&mut tx, &second).await.unwrap();
-        assert_eq!(store::audit_of(&mut tx, "user/1", 10).await.unwrap(), [second, first]);
-        assert_eq!(store::audit_of(&mut tx, "user/2", 10).await.unwrap(), []);
+        for (id, peer) in [(1, None), (2, Some("192.0.2.1"))] {
+            let event = AuditEvent {
+                audit_id: Uuid::from_u128(id),
+                happened_at: at(1),
+                actor: "anonymous".into(),
+                action: "REGISTERED".into(),
+                subject: "user/1".into(),
+                peer: peer.map(str::to_owned),
+                detail: "ü".into(),
+            };
+            let mut tx = db.write().await.unwrap();
+            store::append_audit(&mut tx, &event).await.unwrap();
+            let kept: Row = sql("SELECT audit_id, happened_at, actor, action, subject, peer, detail FROM audit_events
+                 WHERE audit_id = $1")
+            .bind(event.audit_id)
+            .fetch_one(&mut tx)
+            .await
+            .unwrap();
+            let AuditEvent { audit_id, happened_at, actor, action, subject, peer, detail } = event;
+            assert_eq!(kept, (audit_id, happened_at, actor, action, subject, peer, detail));
+        }
     })
     .await;
 }

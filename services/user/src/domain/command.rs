@@ -56,16 +56,9 @@ pub struct Login {
     pub password: Password,
 }
 
-/// See `AuthService.RefreshToken`.
+/// See `AuthService.RefreshToken` and `AuthService.Logout`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refresh {
-    /// The token; `None`: what was sent cannot be one of ours.
-    pub token: Option<RefreshToken>,
-}
-
-/// See `AuthService.Logout`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Logout {
+pub struct PresentedToken {
     /// The token; `None`: what was sent cannot be one of ours.
     pub token: Option<RefreshToken>,
 }

@@ -4,6 +4,7 @@ use souk_db::retrying;
 
 use super::audit::{self, Action};
 use super::prove::proves;
+use super::refresh_token::issue;
 use crate::domain::command::Login;
 use crate::domain::{PasswordHash, RefreshToken, Session, User};
 use crate::error::Error;
@@ -25,22 +26,14 @@ pub async fn login(app: &App, asked: Login) -> Result<(Tokens, User), Error> {
 }
 
 async fn begin_session(app: &App, account: &Account, better: Option<&PasswordHash>) -> Result<(Tokens, User), Error> {
-    let now = app.clock.now();
     let mut tx = app.db.write().await?;
     let user_id = account.user.id;
-    // As it is now: the roles may have changed while the password was hashed.
-    let user = store::user(&mut tx, user_id).await?.ok_or(Error::InvalidCredentials)?;
     if let Some(better) = better {
         store::update_password_hash(&mut tx, user_id, &account.password_hash, better).await?;
     }
-    let session = Session::begin(app.ids.new_id(), user_id, &app.session_rules, now);
-    let refresh = RefreshToken::new(app.ids.random_bytes());
-    let stored = session.issue(&refresh, &app.session_rules, now);
+    let session = Session::begin(app.ids.new_id(), user_id, &app.session_rules, app.clock.now());
     store::insert_session(&mut tx, &session).await?;
-    store::insert_token(&mut tx, &stored).await?;
     let audited = audit::by_user(app, user_id, Action::LoggedIn, format!("session/{}", session.id));
     store::append_audit(&mut tx, &audited).await?;
-    let access = app.issuer.user_token(&user, session.id, now)?;
-    tx.commit().await?;
-    Ok((Tokens { access, refresh, refresh_expires_at: stored.expires_at, session_id: session.id }, user))
+    issue(app, tx, &session, RefreshToken::new(app.ids.random_bytes())).await
 }

@@ -7,7 +7,7 @@ use souk_db::retrying;
 use super::audit::{self, Action};
 use super::keyed::{call, given, in_turn, keep};
 use crate::domain::RefreshToken;
-use crate::domain::command::{Answer, Keyed, Logout};
+use crate::domain::command::{Answer, Keyed, PresentedToken};
 use crate::error::Error;
 use crate::ops::App;
 use crate::store;
@@ -15,14 +15,14 @@ use crate::store;
 const METHOD: &str = "/souk.user.v1.AuthService/Logout";
 
 /// A session that is over, or that we do not know, is no error: there is nothing left to end.
-pub async fn logout(app: &App, asked: Keyed<Logout>) -> Result<Answer<()>, Error> {
+pub async fn logout(app: &App, asked: Keyed<PresentedToken>) -> Result<Answer<()>, Error> {
     let Some(token) = &asked.command.token else { return Ok(Answer::fresh(())) };
     // Whose call it is, the tables know. A repeat has the same token.
     let turn = call(&format!("token:{}", URL_SAFE_NO_PAD.encode(token.hash())), METHOD, &asked.key);
     in_turn(app, &turn, retrying(Error::is_conflict, || logout_once(app, &asked, token))).await
 }
 
-async fn logout_once(app: &App, asked: &Keyed<Logout>, token: &RefreshToken) -> Result<Answer<()>, Error> {
+async fn logout_once(app: &App, asked: &Keyed<PresentedToken>, token: &RefreshToken) -> Result<Answer<()>, Error> {
     let now = app.clock.now();
     let mut tx = app.db.write().await?;
     let Some((session, _)) = store::session_to_change(&mut tx, &token.hash()).await? else {

@@ -11,15 +11,14 @@ use crate::ops::App;
 use crate::store;
 
 const LEASE: &str = "user-token-keys";
-/// A replica that dies in the middle holds the others up for so long.
+/// The lease is given back by the transaction that takes it, and only orders the replicas: whoever comes second waits for its row.
 const LEASE_TTL: TimeDelta = TimeDelta::seconds(30);
 
-/// Does what is due, if no other replica is at it, and takes the keys as they are then. Whether there is a key that signs.
-pub async fn maintain_keys(app: &App) -> Result<bool, Error> {
+/// Does what is due, unless another replica has, and takes the keys as they are then: one of them signs.
+pub async fn maintain_keys(app: &App) -> Result<(), Error> {
     let keys = store::token_keys(&mut app.db.read().await?).await?;
     let keys = if due(&keys, &app.key_rules, app.clock.now()).is_empty() { keys } else { rotate(app).await? };
-    app.issuer.set_keys(&keys)?;
-    Ok(keys.iter().any(|key| key.state == crate::domain::keys::KeyState::Signing))
+    app.issuer.set_keys(&keys)
 }
 
 async fn rotate(app: &App) -> Result<Vec<TokenKey>, Error> {

@@ -1,22 +1,22 @@
 //! The use cases, one a file. Each is one transaction.
 
 mod audit;
-pub mod create_first_administrator;
-pub mod get_me;
-pub mod get_user;
-pub mod issue_service_token;
+mod create_first_administrator;
+mod get_me;
+mod get_user;
+mod issue_service_token;
 mod keyed;
-pub mod list_users;
-pub mod login;
-pub mod logout;
-pub mod maintain_keys;
+mod list_users;
+mod login;
+mod logout;
+mod maintain_keys;
 mod prove;
-pub mod refresh_token;
-pub mod register;
-pub mod set_roles;
-pub mod stream_users;
-pub mod sweep;
-pub mod update_user;
+mod refresh_token;
+mod register;
+mod set_roles;
+mod stream_users;
+mod sweep;
+mod update_user;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -3,16 +3,15 @@
 use souk_db::{Tx, retrying};
 
 use super::audit::{self, Action};
-use crate::domain::RefreshToken;
-use crate::domain::Session;
-use crate::domain::command::Refresh;
-use crate::domain::session::{Exchange, StoredToken, Used};
+use crate::domain::command::PresentedToken;
+use crate::domain::session::{Exchange, Used};
+use crate::domain::{RefreshToken, Session, User};
 use crate::error::Error;
 use crate::ops::{App, Tokens};
 use crate::store;
 
 /// The next tokens of the session. The second use of a token ends the session, and that is committed although it is an error.
-pub async fn refresh_token(app: &App, asked: Refresh) -> Result<Tokens, Error> {
+pub async fn refresh_token(app: &App, asked: PresentedToken) -> Result<Tokens, Error> {
     let token = asked.token.ok_or(Error::TokenInvalid)?;
     retrying(Error::is_conflict, || exchange_once(app, &token)).await
 }
@@ -40,17 +39,24 @@ async fn exchange_once(app: &App, token: &RefreshToken) -> Result<Tokens, Error>
         Exchange::Revoked => return Err(Error::SessionRevoked),
         Exchange::Expired => return Err(Error::TokenExpired),
     }
-    issue(app, tx, &session, next).await
+    let (tokens, _) = issue(app, tx, &session, next).await?;
+    Ok(tokens)
 }
 
-async fn issue(app: &App, mut tx: Tx, session: &Session, next: RefreshToken) -> Result<Tokens, Error> {
+/// Ends the transaction with the next tokens of the session, for the user with the roles of now.
+pub(super) async fn issue(
+    app: &App,
+    mut tx: Tx,
+    session: &Session,
+    refresh: RefreshToken,
+) -> Result<(Tokens, User), Error> {
     let now = app.clock.now();
-    let issued: StoredToken = session.issue(&next, &app.session_rules, now);
+    let issued = session.issue(&refresh, &app.session_rules, now);
     store::insert_token(&mut tx, &issued).await?;
-    let user = store::user(&mut tx, session.user_id).await?.ok_or(Error::SessionRevoked)?;
+    let user = store::user(&mut tx, session.user_id).await?.ok_or(Error::Bug("a session without a user"))?;
     let access = app.issuer.user_token(&user, session.id, now)?;
     tx.commit().await?;
-    Ok(Tokens { access, refresh: next, refresh_expires_at: issued.expires_at, session_id: session.id })
+    Ok((Tokens { access, refresh, refresh_expires_at: issued.expires_at, session_id: session.id }, user))
 }
 
 async fn end_session(app: &App, mut tx: Tx, session: &Session) -> Result<Error, Error> {

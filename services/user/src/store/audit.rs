@@ -5,7 +5,7 @@ use souk_db::{Error, Tx, sql};
 use uuid::Uuid;
 
 /// Something that happened, by whom, to what.
-#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditEvent {
     /// Its id.
     pub audit_id: Uuid,
@@ -13,7 +13,7 @@ pub struct AuditEvent {
     pub happened_at: DateTime<Utc>,
     /// The subject of the caller's token, or `anonymous`, or `system`.
     pub actor: String,
-    /// `LOGIN`, `ROLES_CHANGED`, …
+    /// `LOGGED_IN`, `ROLES_CHANGED`, …
     pub action: String,
     /// `user/<id>`, `session/<id>`, `key/<kid>`
     pub subject: String,
@@ -37,14 +37,4 @@ pub async fn append_audit(tx: &mut Tx, event: &AuditEvent) -> Result<(), Error> 
     .execute(tx)
     .await?;
     Ok(())
-}
-
-/// The latest events of a subject, newest first.
-pub async fn audit_of(tx: &mut Tx, subject: &str, limit: i64) -> Result<Vec<AuditEvent>, Error> {
-    sql("SELECT audit_id, happened_at, actor, action, subject, peer, detail FROM audit_events
-         WHERE subject = $1 ORDER BY happened_at DESC, audit_id DESC LIMIT $2")
-    .bind(subject)
-    .bind(limit)
-    .fetch_all(tx)
-    .await
 }

@@ -9,7 +9,7 @@ use std::fmt::Display;
 
 use souk_db::{Error, MigrationSet};
 
-pub use audit::{AuditEvent, append_audit, audit_of};
+pub use audit::{AuditEvent, append_audit};
 pub use keys::{delete_key, insert_key, move_key, token_keys};
 pub use sessions::{
     delete_ended_sessions, delete_ended_tokens, insert_session, insert_token, mark_used, revoke_session, session_of,

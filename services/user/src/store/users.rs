@@ -28,32 +28,36 @@ pub struct Origin {
 }
 
 #[derive(sqlx::FromRow)]
-struct AccountRow {
+struct UserRow {
     user_id: Uuid,
     email: String,
     display_name: String,
-    password_hash: String,
     version: i64,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
-    request_id: Uuid,
-    fingerprint: Vec<u8>,
     roles: Option<String>,
 }
 
-const SELECT: &str =
-    "SELECT u.user_id, u.email, u.display_name, u.password_hash, u.version, u.created_at, u.updated_at,
-         u.request_id, u.fingerprint,
-         (SELECT string_agg(r.role, ' ') FROM user_roles r WHERE r.user_id = u.user_id) AS roles
-     FROM users u";
+#[derive(sqlx::FromRow)]
+struct AccountRow {
+    #[sqlx(flatten)]
+    user: UserRow,
+    password_hash: String,
+    request_id: Uuid,
+    fingerprint: Vec<u8>,
+}
 
-impl TryFrom<AccountRow> for Account {
+/// What a [`UserRow`] is made of: no hash of a password leaves the table where nobody asks for one.
+const USER: &str = "u.user_id, u.email, u.display_name, u.version, u.created_at, u.updated_at,
+         (SELECT string_agg(r.role, ' ') FROM user_roles r WHERE r.user_id = u.user_id) AS roles";
+
+impl TryFrom<UserRow> for User {
     type Error = Error;
 
-    fn try_from(row: AccountRow) -> Result<Self, Error> {
+    fn try_from(row: UserRow) -> Result<Self, Error> {
         let names = row.roles.unwrap_or_default();
         let roles: Option<Vec<Role>> = names.split_ascii_whitespace().map(Role::parse).collect();
-        let user = User {
+        Ok(Self {
             id: row.user_id,
             email: Email::parse(&row.email).map_err(|_| corrupt("users", "email"))?,
             display_name: row.display_name,
@@ -61,22 +65,30 @@ impl TryFrom<AccountRow> for Account {
             version: row.version,
             created_at: row.created_at,
             updated_at: row.updated_at,
-        };
+        })
+    }
+}
+
+impl TryFrom<AccountRow> for Account {
+    type Error = Error;
+
+    fn try_from(row: AccountRow) -> Result<Self, Error> {
         let origin = Origin { request_id: row.request_id, fingerprint: hash_of(row.fingerprint, "users")? };
-        Ok(Self { user, password_hash: PasswordHash::stored(row.password_hash), origin })
+        Ok(Self { user: row.user.try_into()?, password_hash: PasswordHash::stored(row.password_hash), origin })
     }
 }
 
 /// The account of that address.
 pub async fn account_by_email(tx: &mut Tx, email: &Email) -> Result<Option<Account>, Error> {
-    let row = sql(format!("{SELECT} WHERE u.email = $1")).bind(email.as_str()).fetch_optional::<AccountRow>(tx).await?;
-    row.map(Account::try_from).transpose()
+    let select =
+        sql(format!("SELECT {USER}, u.password_hash, u.request_id, u.fingerprint FROM users u WHERE u.email = $1"));
+    select.bind(email.as_str()).fetch_optional::<AccountRow>(tx).await?.map(Account::try_from).transpose()
 }
 
 /// The user.
 pub async fn user(tx: &mut Tx, id: Uuid) -> Result<Option<User>, Error> {
-    let row = sql(format!("{SELECT} WHERE u.user_id = $1")).bind(id).fetch_optional::<AccountRow>(tx).await?;
-    Ok(row.map(Account::try_from).transpose()?.map(|account| account.user))
+    let select = sql(format!("SELECT {USER} FROM users u WHERE u.user_id = $1"));
+    select.bind(id).fetch_optional::<UserRow>(tx).await?.map(User::try_from).transpose()
 }
 
 /// The user, locked until the transaction ends.
@@ -101,13 +113,13 @@ pub async fn administrators_to_change(tx: &mut Tx) -> Result<Vec<Uuid>, Error> {
 /// Users in the order of their ids, which is that of their registration.
 pub async fn list_users(tx: &mut Tx, after: Option<Uuid>, limit: i64) -> Result<Vec<User>, Error> {
     let statement = match after {
-        None => sql(format!("{SELECT} ORDER BY u.user_id LIMIT $1")).bind(limit),
+        None => sql(format!("SELECT {USER} FROM users u ORDER BY u.user_id LIMIT $1")).bind(limit),
         Some(after) => {
-            sql(format!("{SELECT} WHERE u.user_id > $1 ORDER BY u.user_id LIMIT $2")).bind(after).bind(limit)
+            let text = format!("SELECT {USER} FROM users u WHERE u.user_id > $1 ORDER BY u.user_id LIMIT $2");
+            sql(text).bind(after).bind(limit)
         }
     };
-    let rows = statement.fetch_all::<AccountRow>(tx).await?;
-    rows.into_iter().map(|row| Account::try_from(row).map(|account| account.user)).collect()
+    statement.fetch_all::<UserRow>(tx).await?.into_iter().map(User::try_from).collect()
 }
 
 /// Adds an account; `false`: the address is taken.

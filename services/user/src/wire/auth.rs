@@ -9,7 +9,7 @@ use souk_proto_user::v1 as pb;
 use souk_runtime::Secret;
 
 use super::{display_name, email, key};
-use crate::domain::command::{GetJwks, IssueServiceToken, Keyed, Login, Logout, Refresh, Register};
+use crate::domain::command::{GetJwks, IssueServiceToken, Keyed, Login, PresentedToken, Register};
 use crate::domain::password::PasswordError;
 use crate::domain::{Email, Password, RefreshToken};
 use crate::issuer::AccessToken;
@@ -60,7 +60,7 @@ fn attempted_email(text: &str) -> Result<Option<Email>, FieldError> {
     Ok(Email::parse(text).ok())
 }
 
-impl TryFrom<pb::RefreshTokenRequest> for Refresh {
+impl TryFrom<pb::RefreshTokenRequest> for PresentedToken {
     type Error = InvalidRequest;
 
     fn try_from(request: pb::RefreshTokenRequest) -> Result<Self, InvalidRequest> {
@@ -70,7 +70,7 @@ impl TryFrom<pb::RefreshTokenRequest> for Refresh {
     }
 }
 
-impl TryFrom<pb::LogoutRequest> for Keyed<Logout> {
+impl TryFrom<pb::LogoutRequest> for Keyed<PresentedToken> {
     type Error = InvalidRequest;
 
     fn try_from(mut request: pb::LogoutRequest) -> Result<Self, InvalidRequest> {
@@ -80,7 +80,7 @@ impl TryFrom<pb::LogoutRequest> for Keyed<Logout> {
         let token = check.field("refresh_token", refresh_token(&text));
         // Whose call it is, is the session that the token belongs to: the rest of the request is empty.
         let key = key(&mut check, &request_id, &request);
-        check.finish(|| Some(Self { key: key?, command: Logout { token: token? } }))
+        check.finish(|| Some(Self { key: key?, command: PresentedToken { token: token? } }))
     }
 }
 

@@ -162,10 +162,8 @@ impl Server {
     /// What happened to the subject, in the order of the alphabet: the clock stands still.
     pub(crate) async fn audit(&self, subject: &str) -> Vec<String> {
         let mut tx = self.database.read().await.unwrap();
-        let events = souk_user::store::audit_of(&mut tx, subject, 100).await.unwrap();
-        let mut actions: Vec<String> = events.into_iter().map(|event| event.action).collect();
-        actions.sort();
-        actions
+        let select = sql("SELECT action FROM audit_events WHERE subject = $1 ORDER BY action").bind(subject);
+        select.fetch_all::<(String,)>(&mut tx).await.unwrap().into_iter().map(|(action,)| action).collect()
     }
 }
 
