@@ -19,15 +19,22 @@ use crate::wire::{self, ImportHead};
 /// So many failed rows of a stream are told with their details.
 const DETAILED_FAILURES_MAX: i32 = 1_000;
 
-/// Takes rows as they arrive: what is there is written together, so a fast sender fills batches and a slow one waits for nobody.
+/// Takes rows as they arrive: what is there is written together, so a fast sender fills batches and a slow one waits for nobody. At the
+/// end of the process what was written stays written, and the sender is told to go on elsewhere.
 pub(super) async fn run(
     app: &App,
     caller: &Caller,
     rows: impl Stream<Item = Result<pb::ImportProductsRequest, Status>> + Send,
 ) -> Result<pb::ImportProductsResponse, Status> {
-    let mut chunks = std::pin::pin!(rows.ready_chunks(app.limits.import_batch_max.max(1)));
+    let mut chunks = std::pin::pin!(rows.ready_chunks(app.limits.import_batch_max));
     let mut import: Option<Import> = None;
-    while let Some(chunk) = chunks.next().await {
+    loop {
+        let chunk = tokio::select! {
+            biased;
+            () = app.shutdown.cancelled() => return Err(Error::ShuttingDown.into()),
+            chunk = chunks.next() => chunk,
+        };
+        let Some(chunk) = chunk else { break };
         let mut rows = Vec::with_capacity(chunk.len());
         let mut broken = None;
         for row in chunk {

@@ -1,9 +1,14 @@
 //! CatalogService.
 
+use std::time::Duration;
+
 use pbjson_types::FieldMask;
+use prost::Message;
 use souk_proto_common::v1::Reason;
 use souk_proto_inventory::v1 as pb;
 use souk_proto_inventory::v1::import_result::Outcome;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 use tonic_types::StatusExt;
 
@@ -171,4 +176,43 @@ async fn a_message_that_is_too_large_is_refused() {
     let request = pb::CreateProductRequest { request_id: server.id(), product: Some(large) };
     let refused = server.catalog(STAFF).create_product(request).await;
     assert_refused(refused, Code::ResourceExhausted, Reason::MessageTooLarge);
+}
+
+/// As large as a product can be.
+fn largest(sku: &str) -> pb::Product {
+    let attributes = (0..50).map(|index| (format!("{index:0>64}"), "ü".repeat(100)));
+    let mut product = pb::Product { name: "😀".repeat(200), attributes: attributes.collect(), ..product(sku) };
+    product.description = "x".repeat(16 * 1_024 - 50 * (64 + 200));
+    product
+}
+
+#[tokio::test]
+async fn a_hundred_of_the_largest_products_are_one_answer() {
+    let server = Server::start().await;
+    let mut staff = server.catalog("catalog.write");
+    let skus: Vec<String> = (0..100).map(|index| format!("{index:0>64}")).collect();
+    let mut rows: Vec<pb::ImportProductsRequest> = skus.iter().map(|sku| row(sku)).collect();
+    for row in &mut rows {
+        row.product = row.product.take().map(|product| largest(&product.sku));
+    }
+    rows[0].request_id = server.id();
+    let imported = staff.import_products(futures::stream::iter(rows)).await.unwrap().into_inner();
+    assert_eq!(imported.created_count, 100);
+    let batch = staff.batch_get_products(pb::BatchGetProductsRequest { skus }).await.unwrap().into_inner();
+    assert_eq!(batch.products.len(), 100);
+    assert!(batch.encoded_len() < 2 * 1_024 * 1_024, "far below the 4 MiB that clients take: {}", batch.encoded_len());
+}
+
+#[tokio::test]
+async fn an_import_is_told_of_the_end_and_what_was_written_stays() {
+    let server = Server::start().await;
+    let (sender, sent) = mpsc::channel(1);
+    sender.send(pb::ImportProductsRequest { request_id: server.id(), ..row("TEA") }).await.unwrap();
+    let mut staff = server.catalog("catalog.write");
+    let importing = tokio::spawn(async move { staff.import_products(ReceiverStream::new(sent)).await });
+    let mut anyone = server.anonymous_catalog();
+    while anyone.get_product(pb::GetProductRequest { sku: "TEA".into() }).await.is_err() {}
+    assert!(server.kernel.tasks.stop(Duration::from_secs(10)).await);
+    assert_refused(importing.await.unwrap(), Code::Unavailable, Reason::ShuttingDown);
+    drop(sender);
 }
