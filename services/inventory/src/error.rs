@@ -14,6 +14,7 @@ use crate::domain::product::Etag;
 use crate::domain::refusal::Short;
 use crate::domain::stock::ON_HAND_MAX;
 use crate::domain::{Refusal, Sku};
+use crate::wire::text_too_long;
 
 const PRODUCT: &str = "souk.inventory.v1.Product";
 const RESERVATION: &str = "souk.inventory.v1.Reservation";
@@ -44,6 +45,9 @@ pub enum Error {
         /// Its etag now.
         current: Etag,
     },
+    /// The field with which description and attributes have more bytes than a product may have.
+    #[error("the {0} is too long")]
+    TextTooLong(&'static str),
     /// The key was used for something else.
     #[error("the key was used for something else")]
     KeyReused,
@@ -101,6 +105,7 @@ impl From<Error> for Failure {
             Error::ProductNotFound(sku) => Self::not_found(Reason::ProductNotFound, PRODUCT, sku.as_str()),
             Error::ProductExists(sku) => Self::already_exists(Reason::ProductExists, PRODUCT, sku.as_str()),
             Error::ProductChanged { sku, current } => etag_mismatch(&sku, current),
+            Error::TextTooLong(field) => InvalidRequest::one(format!("product.{field}"), text_too_long()).into(),
             Error::KeyReused => key_reused("request_id"),
             Error::InProgress => {
                 Self::new(Code::Aborted, Reason::RequestInProgress, "a call with this request_id is still running")

@@ -8,6 +8,9 @@ use souk_proto_common::Money;
 
 use super::names::Sku;
 
+/// The most bytes that description and attributes may have together, so that a call that reads a hundred products has a small answer.
+pub const TEXT_BYTES_MAX: usize = 16 * 1_024;
+
 /// What a product is, without its history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Details {
@@ -71,7 +74,28 @@ pub struct Patch {
     pub attributes: Option<BTreeMap<String, String>>,
 }
 
+/// With which field description and attributes pass [`TEXT_BYTES_MAX`], if they do.
+pub fn overlong(description: &str, attributes: &BTreeMap<String, String>) -> Option<&'static str> {
+    let attributes: usize = attributes.iter().map(|(key, value)| key.len() + value.len()).sum();
+    match description.len() {
+        bytes if bytes > TEXT_BYTES_MAX => Some("description"),
+        bytes if bytes + attributes > TEXT_BYTES_MAX => Some("attributes"),
+        _ => None,
+    }
+}
+
 impl Patch {
+    /// Which of its fields makes `after`, the details with the new values, [`overlong`], if one does.
+    pub fn overlong(&self, after: &Details) -> Option<&'static str> {
+        let field = overlong(&after.description, &after.attributes)?;
+        match (&self.description, &self.attributes) {
+            (None, None) => None,
+            (Some(_), None) => Some("description"),
+            (None, Some(_)) => Some("attributes"),
+            (Some(_), Some(_)) => Some(field),
+        }
+    }
+
     /// `details` with the new values.
     pub fn apply(&self, details: &Details) -> Details {
         Details {

@@ -38,8 +38,12 @@ async fn update_once(app: &App, key: &Key, asked: &Keyed<UpdateProduct>) -> Resu
     if etag.is_some_and(|etag| etag != before.etag()) {
         return Err(Error::ProductChanged { sku: sku.clone(), current: before.etag() });
     }
+    let details = patch.apply(&before.details);
+    if let Some(field) = patch.overlong(&details) {
+        return Err(Error::TextTooLong(field));
+    }
     let mut events = Vec::new();
-    let after = match before.with(patch.apply(&before.details), now) {
+    let after = match before.with(details, now) {
         None => before,
         Some(after) => {
             let changed = Changed { now: after, version_before: before.version };

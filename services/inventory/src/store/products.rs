@@ -120,7 +120,8 @@ async fn by_sku(tx: &mut Tx, skus: &[Sku], lock: &str) -> Result<Vec<SavedProduc
 }
 
 /// Up to `limit` products after `after`, in the order of their skus.
-pub async fn list_products(tx: &mut Tx, after: Option<&Sku>, limit: i64) -> Result<Vec<Product>, Error> {
+pub async fn list_products(tx: &mut Tx, after: Option<&Sku>, limit: usize) -> Result<Vec<Product>, Error> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let text = format!("SELECT {COLUMNS} FROM products p WHERE p.sku > $1 ORDER BY p.sku LIMIT $2");
     // Every sku sorts after the empty text.
     let rows: Vec<ProductRow> = sql(text).bind(after.map_or("", Sku::as_str)).bind(limit).fetch_all(tx).await?;

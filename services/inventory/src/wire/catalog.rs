@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{etag_if_set, key, only, sku, skus};
 use crate::domain::command::Keyed;
-use crate::domain::product::{Details, Etag, Patch};
+use crate::domain::product::{Details, Etag, Patch, TEXT_BYTES_MAX, overlong};
 use crate::domain::query::{BATCH_MAX, BatchGetProducts, CreateProduct, ImportRow, ListProducts, UpdateProduct};
 use crate::domain::{Product, Sku};
 
@@ -139,6 +139,7 @@ fn patch(check: &mut Check, product: &pb::Product, paths: &[String]) -> Option<P
     let price = named("price").then(|| price(check, product));
     let tax = named("tax_basis_points").then(|| check.field("tax_basis_points", tax_basis_points(product)));
     let attributes = named("attributes").then(|| attributes(check, &product.attributes));
+    text_bytes(check, description.as_ref().and_then(Option::as_ref), attributes.as_ref().and_then(Option::as_ref));
     Some(Patch {
         name: all(name)?,
         description: all(description)?,
@@ -204,6 +205,7 @@ fn details(check: &mut Check, product: &pb::Product) -> Option<Details> {
     let price = price(check, product);
     let tax_basis_points = check.field("tax_basis_points", tax_basis_points(product));
     let attributes = attributes(check, &product.attributes);
+    text_bytes(check, description.as_ref(), attributes.as_ref());
     Some(Details {
         name: name?,
         description: description?,
@@ -242,6 +244,20 @@ fn attributes(check: &mut Check, map: &BTreeMap<String, String>) -> Option<BTree
         good &= check.field(&format!("attributes[{}]", echo(key)), parsed).is_some();
     }
     good.then(|| map.clone())
+}
+
+/// Of what is named and good.
+fn text_bytes(check: &mut Check, description: Option<&String>, attributes: Option<&BTreeMap<String, String>>) {
+    let none = BTreeMap::new();
+    if let Some(field) = overlong(description.map_or("", String::as_str), attributes.unwrap_or(&none)) {
+        check.bad(field, text_too_long());
+    }
+}
+
+/// Description and attributes have too many bytes.
+pub fn text_too_long() -> FieldError {
+    let most = format!("description and attributes must have at most {TEXT_BYTES_MAX} bytes together");
+    FieldError::new(Reason::TooLong, most)
 }
 
 fn attribute_key(key: &str) -> Result<(), FieldError> {

@@ -1,6 +1,6 @@
 //! Bad input, for every field of every request: INVALID_ARGUMENT that names all bad fields at once, and nothing changed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pbjson_types::{Duration, FieldMask};
 use souk_proto_common::v1::{Money, Reason};
@@ -26,6 +26,11 @@ fn assert_named<T: std::fmt::Debug>(result: Result<T, Status>, expected: &[&str]
 
 fn long(length: usize) -> String {
     "x".repeat(length)
+}
+
+/// Each of 512 bytes.
+fn attributes(count: usize) -> BTreeMap<String, String> {
+    (0..count).map(|index| (format!("{index:0>12}"), "ü".repeat(250))).collect()
 }
 
 #[tokio::test]
@@ -79,6 +84,12 @@ async fn bad_products_are_named_field_by_field() {
         "product.attributes TOO_MANY",
     ];
     assert_named(staff.create_product(create(&server.id(), Some(more))).await, &expected);
+    let described = pb::Product { description: "😀".repeat(4_097), ..product("TEA") };
+    let described = staff.create_product(create(&server.id(), Some(described))).await;
+    assert_named(described, &["product.description TOO_LONG"]);
+    let attributed = pb::Product { attributes: attributes(50), ..product("TEA") };
+    let attributed = staff.create_product(create(&server.id(), Some(attributed))).await;
+    assert_named(attributed, &["product.attributes TOO_LONG"]);
     assert_eq!(server.rows().await, before);
 }
 
@@ -122,6 +133,28 @@ async fn bad_updates_and_reads_of_the_catalogue_are_named() {
     assert_named(staff.batch_get_products(mixed).await, &["skus[1] REQUIRED", "skus[2] TOO_LONG"]);
     let list = pb::ListProductsRequest { page_size: -1, page_token: "nonsense".into() };
     assert_named(staff.list_products(list).await, &["page_size OUT_OF_BOUNDS", "page_token INVALID_PAGE_TOKEN"]);
+    assert_eq!(server.rows().await, before);
+}
+
+#[tokio::test]
+async fn an_update_cannot_make_a_product_too_long_field_by_field() {
+    let server = Server::start().await;
+    let mut staff = server.catalog(STAFF);
+    server.with_stock("TEA", 0).await;
+    let update = |path: &str, product| pb::UpdateProductRequest {
+        request_id: server.id(),
+        product: Some(product),
+        update_mask: Some(FieldMask { paths: vec![path.to_owned()] }),
+    };
+    let described = |chars| pb::Product { description: "😀".repeat(chars), ..product("TEA") };
+    let attributed = |count| pb::Product { attributes: attributes(count), ..product("TEA") };
+    staff.update_product(update("description", described(2_048))).await.unwrap();
+    staff.update_product(update("attributes", attributed(16))).await.unwrap();
+    let before = server.rows().await;
+    let longer = staff.update_product(update("attributes", attributed(17))).await;
+    assert_named(longer, &["product.attributes TOO_LONG"]);
+    let longer = staff.update_product(update("description", described(2_049))).await;
+    assert_named(longer, &["product.description TOO_LONG"]);
     assert_eq!(server.rows().await, before);
 }
 

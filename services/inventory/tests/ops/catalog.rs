@@ -3,7 +3,7 @@
 use futures::FutureExt;
 use souk_inventory::domain::command::{Answer, Keyed};
 use souk_inventory::domain::product::{Etag, Patch};
-use souk_inventory::domain::query::{ImportRow, UpdateProduct};
+use souk_inventory::domain::query::{ImportRow, ListProducts, UpdateProduct};
 use souk_inventory::error::Error;
 use souk_inventory::ops;
 use souk_inventory::ops::import_products::{Effect, Imported, import_products};
@@ -134,4 +134,29 @@ async fn a_duplicate_of_another_replica_is_told_to_come_again() {
     let reserved = ops::reserve(&app, &staff(), shop.reserve_command(&[("TEA", 1)])).await;
     assert!(matches!(reserved, Err(Error::InProgress)), "{reserved:?}");
     locked.rollback().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_list_ends_a_page_by_number_or_by_bytes_but_never_empty() {
+    let shop = Shop::on_sqlite().await;
+    let rows: Vec<Keyed<ImportRow>> = (0..250).map(|id| row(id, &format!("P{id:03}"), None, 100)).collect();
+    import_products(&shop.app, &staff(), IMPORT, &rows).await.unwrap();
+    let listed = async |bytes_max, size, after: Option<&str>| {
+        let mut app = shop.app.clone();
+        app.limits.page_bytes_max = bytes_max;
+        let (page, more) = ops::list_products(&app, ListProducts { size, after: after.map(sku) }).await.unwrap();
+        let first = page.first().map(|product| product.sku.as_str().to_owned());
+        (first.unwrap_or_default(), page.len(), more)
+    };
+    let all = usize::MAX;
+    assert_eq!(listed(all, 1_000, None).await, ("P000".into(), 250, false));
+    assert_eq!(listed(all, 250, None).await, ("P000".into(), 250, false));
+    assert_eq!(listed(all, 249, None).await, ("P000".into(), 249, true));
+    assert_eq!(listed(all, 100, None).await, ("P000".into(), 100, true));
+    assert_eq!(listed(all, 1_000, Some("P099")).await, ("P100".into(), 150, false));
+    assert_eq!(listed(all, 50, Some("P249")).await, (String::new(), 0, false));
+    let bytes = 64 + 4 + 4; // of each
+    assert_eq!(listed(150 * bytes, 1_000, None).await, ("P000".into(), 150, true));
+    assert_eq!(listed(200 * bytes, 1_000, None).await, ("P000".into(), 200, true));
+    assert_eq!(listed(10, 1_000, None).await, ("P000".into(), 1, true));
 }
