@@ -5,9 +5,11 @@
 pub mod config;
 pub mod demo;
 
+use std::time::Duration;
+
 use souk_events::Bus;
 use souk_interceptors::client::ClientConfig;
-use souk_runtime::{Kernel, Secret};
+use souk_runtime::{Kernel, Secret, Tasks};
 use souk_user::config::ServiceAccount;
 use souk_user::{FirstAdministrator, ShowFirstAdministrator};
 
@@ -45,6 +47,7 @@ pub async fn start(
     show_first_administrator: ShowFirstAdministrator,
 ) -> anyhow::Result<Running> {
     let Config { mut user, mut inventory, mut order, process: _ } = config;
+    let (peers, orders) = in_order(&kernel);
     let bus = Bus::memory();
     let order_secret = secret(&kernel);
     let demo_secret = secret(&kernel);
@@ -55,16 +58,31 @@ pub async fn start(
     user.service_accounts.insert(order.token.service_name.clone(), account(&order_secret, &ORDER_SCOPES));
     user.service_accounts.insert(demo::ACCOUNT.to_owned(), account(&demo_secret, &DEMO_SCOPES));
     let user =
-        souk_user::start(kernel.clone(), user, souk_user::Deps { bus: bus.clone(), show_first_administrator }).await?;
+        souk_user::start(peers.clone(), user, souk_user::Deps { bus: bus.clone(), show_first_administrator }).await?;
 
     inventory.user = ClientConfig { addresses: address(user.address), ..inventory.user };
-    let inventory = souk_inventory::start(kernel.clone(), inventory, souk_inventory::Deps { bus: bus.clone() }).await?;
+    let inventory = souk_inventory::start(peers, inventory, souk_inventory::Deps { bus: bus.clone() }).await?;
 
     order.user = ClientConfig { addresses: address(user.address), ..order.user };
     order.inventory = ClientConfig { addresses: address(inventory.address), ..order.inventory };
     order.token.client_secret = order_secret;
-    let order = souk_order::start(kernel, order, souk_order::Deps { bus }).await?;
+    let order = souk_order::start(orders, order, souk_order::Deps { bus }).await?;
     Ok(Running { user, inventory, order, demo_secret })
+}
+
+/// The kernels of the order service's peers and of the order service. They end with `kernel`, but one after the other: the calls that the order
+/// service still has in flight need its peers to the last.
+fn in_order(kernel: &Kernel) -> (Kernel, Kernel) {
+    let part = || Kernel { tasks: Tasks::new(&kernel.metrics), ..kernel.clone() };
+    let (peers, orders) = (part(), part());
+    let (ending, first, then) = (kernel.tasks.shutdown().clone(), orders.tasks.clone(), peers.tasks.clone());
+    // How long the end may take is the business of whoever stops `kernel`.
+    kernel.tasks.spawn("end of the services", async move {
+        ending.cancelled().await;
+        first.stop(Duration::MAX).await;
+        then.stop(Duration::MAX).await;
+    });
+    (peers, orders)
 }
 
 fn address(address: std::net::SocketAddr) -> Vec<String> {

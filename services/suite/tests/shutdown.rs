@@ -6,10 +6,12 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
+use souk_db::idempotency::Key;
 use souk_db::{Db, DbConfig};
 use souk_proto_order::v1::{ListOrdersRequest, OrderItem, PlaceOrderRequest};
+use souk_runtime::Clock;
 use souk_testkit::process::Process;
-use souk_testkit::suite::new_id;
+use souk_testkit::suite::{Suite, config, new_id};
 
 const SKU: &str = "TEA-GREEN-100G";
 const ORDERS: i64 = 20;
@@ -36,6 +38,39 @@ async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
         }
     };
     assert!(tokio::time::timeout(Duration::from_secs(30), looking).await.is_ok(), "never: {what}");
+}
+
+/// The call has come, and not got to the inventory yet, when everything is to end.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_in_flight_finds_the_inventory_to_the_last() {
+    let folder = tempfile::TempDir::with_prefix("souk-").unwrap();
+    let mut config = config(folder.path());
+    config.order.limits.duplicate_wait_ms = 60_000;
+    let suite = Suite::start_with(config, Clock::system()).await;
+    suite.product(SKU, 690, 5).await;
+    let alice = suite.customer("alice").await;
+    let items = vec![OrderItem { sku: SKU.into(), quantity: 1 }];
+    let request = PlaceOrderRequest { request_id: new_id(), items, expected_total: None };
+    // It waits for another call of its key.
+    let key = Key {
+        caller: alice.user_id.clone(),
+        method: souk_order::ops::place_order::METHOD.into(),
+        request_id: request.request_id.parse().unwrap(),
+    };
+    let until = tokio::time::Instant::now() + Duration::from_mins(1);
+    let other = suite.running.order.app.in_flight.enter(key, until).await.unwrap();
+    let mut orders = suite.orders(Some(&alice));
+    let call = tokio::spawn(async move { orders.place_order(request).await });
+    let came = |line: &str| {
+        line.starts_with("grpc_server_started_total") && line.contains("\"PlaceOrder\"") && line.ends_with(" 1")
+    };
+    eventually("it has come", async || suite.kernel.metrics.encode().lines().any(came)).await;
+    let address = suite.running.order.address;
+    let stopping = tokio::spawn(suite.stop());
+    eventually("it ends", async || tokio::net::TcpStream::connect(address).await.is_err()).await;
+    drop(other);
+    call.await.unwrap().unwrap();
+    stopping.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
