@@ -257,6 +257,18 @@ async fn unknown_keys_do_not_make_us_pester_the_source() {
 }
 
 #[tokio::test]
+async fn calls_that_are_dropped_while_they_ask_do_not_pester_the_source_either() {
+    let setup = Setup::new();
+    setup.answer(Answer::Silence);
+    let stranger = Key::new("third", 3).sign(&setup.claims());
+    for _ in 0..20 {
+        assert!(setup.refused(&stranger).now_or_never().is_none());
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(setup.asked(), 1);
+}
+
+#[tokio::test]
 async fn calls_that_come_together_ask_the_source_once() {
     let setup = Setup::new();
     let token = setup.signed(|_| ());

@@ -8,9 +8,10 @@ use futures::future::BoxFuture;
 use http::{HeaderValue, Request, Response, header};
 use souk_runtime::{Clock, Secret};
 use tokio::sync::Mutex;
-use tonic::Status;
 use tonic::body::Body;
+use tonic::{Code, Status};
 
+use super::outcome;
 use crate::middleware::{Middleware, Next, pass};
 
 /// A token is replaced so long before it ends.
@@ -43,6 +44,11 @@ impl fmt::Debug for ServiceToken {
 }
 
 impl ServiceToken {
+    /// A peer does not take it: its key may be gone.
+    async fn forget(&self) {
+        *self.held.lock().await = None;
+    }
+
     /// A token that comes from `source`.
     pub fn new(clock: Clock, source: TokenSource) -> Self {
         Self { clock, source, held: Arc::default() }
@@ -87,7 +93,13 @@ impl<S: Next<Error = Status>> Middleware<S> for Authenticate {
             value.set_sensitive(true);
             request.headers_mut().insert(header::AUTHORIZATION, value);
         }
-        pass(next, request).await
+        let result = pass(next, request).await;
+        if let (Some(token), Ok(response)) = (&self.token, &result)
+            && outcome::failed(response).is_some_and(|status| status.code() == Code::Unauthenticated)
+        {
+            token.forget().await;
+        }
+        result
     }
 }
 

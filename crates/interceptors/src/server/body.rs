@@ -130,7 +130,8 @@ impl http_body::Body for Guarded {
         if let Some(deadline) = &mut self.deadline
             && deadline.as_mut().poll(cx).is_ready()
         {
-            return self.end_with(super::deadline::exceeded());
+            let failure = super::deadline::exceeded(self.context.target);
+            return self.end_with(failure);
         }
         let context = self.context.clone();
         let body = &mut self.body;

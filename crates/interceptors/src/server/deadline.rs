@@ -11,6 +11,7 @@ use tonic::Code;
 use tonic::body::Body;
 
 use super::{StackConfig, amend, body, context, panic};
+use crate::context::Target;
 use crate::middleware::{Middleware, Next, pass};
 
 #[derive(Clone)]
@@ -44,14 +45,19 @@ fn head_start(asked: Duration) -> Duration {
 const HEAD_START_MAX: Duration = Duration::from_millis(10);
 
 /// DEADLINE_EXCEEDED.
-pub(super) fn exceeded() -> Failure {
-    let message = "the deadline passed; the outcome is unknown: repeat with the same request_id";
+pub(super) fn exceeded(target: Target) -> Failure {
+    let message = match target.method() {
+        Some(method) if method.keyed => "the deadline passed; the outcome is unknown: repeat with the same request_id",
+        Some(method) if !method.read_only => "the deadline passed; the outcome is unknown",
+        _ => "the deadline passed",
+    };
     Failure::new(Code::DeadlineExceeded, Reason::DeadlineExceeded, message)
 }
 
 impl<S: Next<Error = Failure>> Middleware<S> for Deadline {
     async fn call(&self, mut request: Request<Body>, next: S) -> Result<Response<Body>, Failure> {
-        let streams = context(&request).target.method().is_none_or(|method| method.shape != Shape::Unary);
+        let target = context(&request).target;
+        let streams = target.method().is_none_or(|method| method.shape != Shape::Unary);
         let asked = asked(request.headers()).map(|asked| asked.saturating_sub(head_start(asked)));
         let granted = self.granted(asked, streams);
         // A deadline past the end of time is none.
@@ -60,7 +66,7 @@ impl<S: Next<Error = Failure>> Middleware<S> for Deadline {
         let known = context(&request).clone();
         let call = pass(next, request);
         let response = match deadline {
-            Some(deadline) => tokio::time::timeout_at(deadline, call).await.map_err(|_| exceeded())??,
+            Some(deadline) => tokio::time::timeout_at(deadline, call).await.map_err(|_| exceeded(target))??,
             None => call.await?,
         };
         Ok(body::guarded(response, known, self.panics.clone()))

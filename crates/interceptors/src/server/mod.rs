@@ -5,6 +5,7 @@ mod authorize;
 mod body;
 mod config;
 mod deadline;
+mod explain;
 mod metrics;
 mod panic;
 mod rate_limit;
@@ -67,6 +68,8 @@ where
         .layer(Around(rate_limit::RateLimits::new(kernel, config)))
         // one line a call
         .layer(Around(request_log::RequestLog))
+        // what tonic itself says, with a reason
+        .layer(Around(explain::Explain))
         .service(routes.map_err(|impossible| -> Failure { match impossible {} }));
     BoxCloneSyncService::new(service.map_err(|_: Failure| -> Infallible { unreachable!("rescue leaves no failure") }))
 }

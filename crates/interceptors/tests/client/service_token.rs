@@ -1,12 +1,14 @@
 //! Who we are: one token for many calls, and a new one in time.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::join_all;
 use souk_interceptors::client::{IssuedToken, Outcome, ServiceToken, outcome};
+use souk_proto_common::{Failure, Reason};
 use souk_runtime::{Clock, Secret};
 use tonic::{Code, Status};
 
@@ -75,6 +77,37 @@ async fn a_call_that_could_not_prove_itself_was_not_made_and_is_tried_again() {
     let (token, asked) = numbered(&peer.kernel.clock, 1);
     probe::call(peer.client_with(Some(token), |_| ()), ADD, message()).await.unwrap();
     assert_eq!((asked.load(Ordering::Relaxed), peer.headers("authorization")), (2, bearers(&[2])));
+}
+
+#[tokio::test]
+async fn a_token_that_cannot_be_renewed_is_used_until_its_end() {
+    let peer = Peer::start().await;
+    let (clock, down) = (peer.kernel.clock.clone(), Arc::new(AtomicBool::new(false)));
+    let (now, is_down) = (clock.clone(), down.clone());
+    let source = Arc::new(move || {
+        let issued = IssuedToken { token: Secret::new("token-1"), expires_at: now.now() + Duration::from_mins(10) };
+        let result = if is_down.load(Ordering::Relaxed) { Err(Status::unknown("planted")) } else { Ok(issued) };
+        futures::future::ready(result).boxed()
+    });
+    let client = peer.client_with(Some(ServiceToken::new(clock.clone(), source)), |_| ());
+    probe::call(client.clone(), READ, message()).await.unwrap();
+    down.store(true, Ordering::Relaxed);
+    clock.advance(Duration::from_secs(599));
+    probe::call(client.clone(), READ, message()).await.unwrap();
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(probe::call(client, READ, message()).await.unwrap_err().code(), Code::Unavailable);
+    assert_eq!(peer.headers("authorization"), bearers(&[1, 1]));
+}
+
+#[tokio::test]
+async fn a_token_that_the_peer_does_not_take_is_forgotten() {
+    let refusal = || Failure::new(Code::Unauthenticated, Reason::TokenInvalid, "planted").into();
+    let peer = Peer::answering(move |call| if call == 0 { Err(refusal()) } else { Ok(Bytes::new()) }).await;
+    let (token, _) = numbered(&peer.kernel.clock, 0);
+    let client = peer.client_with(Some(token), |_| ());
+    assert_eq!(probe::call(client.clone(), READ, message()).await.unwrap_err().code(), Code::Unauthenticated);
+    probe::call(client, READ, message()).await.unwrap();
+    assert_eq!(peer.headers("authorization"), bearers(&[1, 2]));
 }
 
 #[tokio::test]

@@ -42,6 +42,15 @@ async fn a_method_for_the_signed_in_takes_any_good_token_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn two_tokens_are_one_too_many() {
+    let server = Server::of(Probe::echo()).await;
+    let mut request = server.signed("alice", "");
+    let other = format!("Bearer {}", server.token("bob", ""));
+    request.metadata_mut().append("authorization", other.parse().unwrap());
+    assert_refused(server.call(MINE, request).await, Code::Unauthenticated, Reason::TokenInvalid);
+}
+
+#[tokio::test]
 async fn a_token_that_has_ended_is_told_from_one_that_never_was_good() {
     let server = Server::of(Probe::echo()).await;
     let token = format!("Bearer {}", server.token("alice", ""));

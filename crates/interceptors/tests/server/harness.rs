@@ -42,7 +42,7 @@ static MORE_METHODS: [Method; 4] = [
 pub(crate) struct Server {
     pub(crate) kernel: Kernel,
     pub(crate) channel: Channel,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     key: Key,
 }
 

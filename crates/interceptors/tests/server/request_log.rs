@@ -12,7 +12,7 @@ use tonic_health::pb::health_client::HealthClient;
 
 use crate::harness::{ADMIN, MINE, Server, fed, fed_through, held, with_header};
 use crate::logs::{Fields, Logs};
-use crate::probe::{Probe, READ, WATCH, message, soon};
+use crate::probe::{Probe, READ, REQUEST_BYTES_MAX, WATCH, message, soon};
 
 /// The one line of the one call.
 #[track_caller]
@@ -37,6 +37,15 @@ async fn a_line_says_what_by_whom_and_how_it_ended() {
     assert_eq!(line["trace_id"], "0af7651916cd43dd8448eb211c80319c");
     assert_eq!(line["call_id"], logs.spans()[0]["call_id"]);
     assert!(line["micros"].parse::<u64>().unwrap() < Duration::from_mins(1).as_micros().try_into().unwrap());
+}
+
+#[tokio::test]
+async fn the_code_is_the_one_that_the_caller_was_told() {
+    let logs = Logs::record();
+    let server = Server::of(Probe::echo()).await;
+    let too_large = Request::new(Bytes::from(vec![b'x'; REQUEST_BYTES_MAX + 1]));
+    assert_eq!(server.call(READ, too_large).await.unwrap_err().code(), Code::ResourceExhausted);
+    assert_eq!(only(&logs)["code"], "RESOURCE_EXHAUSTED");
 }
 
 #[tokio::test]

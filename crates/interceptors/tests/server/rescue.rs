@@ -16,7 +16,7 @@ use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt;
 use tower::Service;
 
-use crate::harness::{Server, assert_refused};
+use crate::harness::{Server, assert_refused, with_header};
 use crate::probe::{Answers, Probe, READ, REQUEST_BYTES_MAX, message};
 
 /// A server whose every call, and every stream after its first answer, fails with this.
@@ -122,12 +122,27 @@ async fn what_cannot_be_decoded_is_the_callers_fault() {
         ("no protobuf at all", framed(4, b"\xff\xff\xff\xff")),
         ("no message", Vec::new()),
         ("half a message", framed(9, b"\x0a\x07")),
+        ("compressed, it does not say how", [&[1, 0, 0, 0, 5][..], b"\x0a\x03tea"].concat()),
+        ("a flag that gRPC does not know", [&[9, 0, 0, 0, 5][..], b"\x0a\x03tea"].concat()),
     ];
     for (name, body) in bad {
         let status = sent(&server, body).await;
-        assert_eq!((status.code(), reason_of(&status)), (Code::InvalidArgument, Some(Reason::InvalidFormat)), "{name}");
+        assert_eq!(
+            (status.code(), reason_of(&status)),
+            (Code::InvalidArgument, Some(Reason::InvalidRequest)),
+            "{name}"
+        );
+        let violations = status.get_details_bad_request().unwrap().field_violations;
+        assert_eq!((violations.len(), violations[0].reason.as_str()), (1, "INVALID_FORMAT"), "{name}");
         assert_eq!(outcome(&status), Outcome::Definite, "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_compression_that_is_not_known_is_told_as_such() {
+    let server = Server::of(Probe::echo()).await;
+    let status = server.call(READ, with_header("grpc-encoding", "snappy")).await;
+    assert_refused(status, Code::Unimplemented, Reason::UnsupportedEncoding);
 }
 
 /// The status that a request with this body is answered with.

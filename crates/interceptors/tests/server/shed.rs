@@ -47,6 +47,23 @@ async fn a_call_over_the_limit_is_told_when_to_come_again_and_enters_when_anothe
 }
 
 #[tokio::test]
+async fn the_place_of_a_call_whose_caller_does_not_read_is_free() {
+    let server = Server::with(Probe::echo(), one_call).await;
+    let socket = tokio::net::TcpStream::connect(server.address).await.unwrap();
+    let (mut client, connection) = h2::client::Builder::new().initial_window_size(0).handshake(socket).await.unwrap();
+    tokio::spawn(connection);
+    let mut unread = Vec::new();
+    for _ in 0..3 {
+        let request = http::Request::post(format!("http://probe{READ}")).header("content-type", "application/grpc");
+        let (answer, mut body) = client.send_request(request.body(()).unwrap(), false).unwrap();
+        body.send_data(Bytes::from_static(&[0, 0, 0, 0, 1, b'x']), true).unwrap();
+        let answer = soon(answer).await.unwrap();
+        assert!(!answer.headers().contains_key("grpc-status"), "{answer:?}");
+        unread.push(answer);
+    }
+}
+
+#[tokio::test]
 async fn the_place_of_a_call_whose_caller_has_gone_is_free() {
     let (probe, mut calls) = held();
     let server = Server::with(probe, one_call).await;

@@ -97,7 +97,7 @@ async fn a_text_that_is_no_text_is_refused_with_a_reason() {
     let bad_sku = AnyBytes { items: vec![AnyItem { sku: vec![b'T', 0xc3, 0x28], quantity: 1 }], ..good.clone() };
     for bytes in [bad_id, bad_sku] {
         let refused = place_bytes(&shop, &alice, bytes).await.unwrap_err();
-        assert_eq!(why(&refused), (Code::InvalidArgument, Some(Reason::InvalidFormat)), "{refused:?}");
+        assert_eq!(why(&refused), (Code::InvalidArgument, Some(Reason::InvalidRequest)), "{refused:?}");
     }
     assert_eq!(shop.rows().await, [0; 6]);
     assert!(place_bytes(&shop, &alice, good).await.is_ok());

@@ -1,0 +1,98 @@
+//! What tonic says in bare words, put into ours. Innermost, so that every layer sees what the caller will.
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body::Frame;
+use http_body_util::BodyExt;
+use souk_proto_common::{Failure, FieldError, InvalidRequest, Reason};
+use tonic::body::Body;
+use tonic::{Code, Status};
+use tracing::error;
+
+use super::context;
+use crate::context::{CallContext, Target};
+use crate::middleware::{Middleware, Next, pass};
+
+#[derive(Clone)]
+pub(super) struct Explain;
+
+impl<S: Next<Error = Failure>> Middleware<S> for Explain {
+    async fn call(&self, request: Request<Body>, next: S) -> Result<Response<Body>, Failure> {
+        let context = context(&request).clone();
+        // Health and reflection have errors of their own, in bare words that their clients know.
+        let is_ours = context.target != Target::Infrastructure;
+        let response = pass(next, request).await?;
+        Ok(if is_ours { explained(response, context) } else { response })
+    }
+}
+
+fn explained(response: Response<Body>, context: CallContext) -> Response<Body> {
+    match Status::from_header_map(response.headers()) {
+        Some(status) if is_bare(&status) => Status::from(failure(&status, &context)).into_http(),
+        Some(_) => response,
+        // What ends a stream, or breaks off an answer, comes after it.
+        None => response.map(|body| Body::new(body.map_frame(move |frame| explained_end(frame, &context)))),
+    }
+}
+
+fn explained_end(frame: Frame<Bytes>, context: &CallContext) -> Frame<Bytes> {
+    let trailers = match frame.into_trailers() {
+        Ok(trailers) => trailers,
+        Err(data) => return data,
+    };
+    let Some(status) = Status::from_header_map(&trailers).filter(is_bare) else { return Frame::trailers(trailers) };
+    let mut explained = HeaderMap::new();
+    match Status::from(failure(&status, context)).add_header(&mut explained) {
+        Ok(()) => Frame::trailers(explained),
+        Err(_) => Frame::trailers(trailers),
+    }
+}
+
+/// A status that tonic made, not a handler.
+fn is_bare(status: &Status) -> bool {
+    status.code() != Code::Ok && status.details().is_empty()
+}
+
+/// What tonic says when a message is not of the form that gRPC, gRPC-Web or protobuf ask for.
+const MALFORMED: [&str; 7] = [
+    "failed to decode Protobuf message",
+    "Missing request message",
+    "Unexpected EOF",
+    "compressed-flag but no grpc-encoding",
+    "invalid compression flag",
+    "Error decompressing",
+    "tonic-web: ",
+];
+
+fn failure(status: &Status, context: &CallContext) -> Failure {
+    let message = status.message();
+    let says = |words: &str| message.contains(words);
+    match status.code() {
+        Code::Unimplemented if says("Content is compressed") => {
+            let message = "the message is compressed in a way that is not supported: identity and gzip are";
+            Failure::new(Code::Unimplemented, Reason::UnsupportedEncoding, message)
+        }
+        Code::Unimplemented => Failure::new(Code::Unimplemented, Reason::UnknownMethod, "no such method"),
+        Code::OutOfRange | Code::ResourceExhausted
+            if says("decoded message length too large") || says("while decompressing message") =>
+        {
+            let message = "the message is larger than this method takes";
+            Failure::new(Code::ResourceExhausted, Reason::MessageTooLarge, message)
+        }
+        Code::Internal if MALFORMED.into_iter().any(says) => {
+            let why = "is missing, incomplete or cannot be decoded";
+            InvalidRequest::one("", FieldError::new(Reason::InvalidFormat, why)).into()
+        }
+        Code::Cancelled => cancelled(),
+        // The caller hung up in the middle of its message.
+        Code::Unknown if says("error reading a body from connection") => cancelled(),
+        code => {
+            error!(call_id = %context.call_id, ?code, message, "a status without a reason");
+            Failure::internal(context.call_id.to_string())
+        }
+    }
+}
+
+fn cancelled() -> Failure {
+    Failure::new(Code::Cancelled, Reason::Cancelled, "cancelled")
+}
