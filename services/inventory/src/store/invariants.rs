@@ -2,6 +2,8 @@
 //!
 //! For tests, and for an operator in doubt. Reads everything, in one transaction that sees one state.
 //!
+//! I11 counts what one key has done. Keys are kept for 72 hours: whoever uses one anew after that is named here without being wrong.
+//!
 //! I8 (a transfer keeps the total) has nothing to check yet: there are no transfers. I10 (N one-unit Reserves on S units: min(N, S)
 //! succeed) is about calls, not rows; what it leaves in the tables is checked as I5.
 
@@ -47,22 +49,49 @@ const EQUATIONS: &[Equation] = &[
     },
     Equation {
         invariant: "I2",
-        rule: "held is the sum of what reservations hold, and allocated (I3) of what they have committed",
-        broken: "SELECT k.sku || '@' || k.location || ': held ' || COALESCE(s.held, 0) || ' of ' || COALESCE(l.held, 0)
-                     || ', allocated ' || COALESCE(s.allocated, 0) || ' of ' || COALESCE(l.committed, 0)
+        rule: "held is the sum of what reservations hold",
+        broken: "SELECT k.sku || '@' || k.location || ': ' || COALESCE(s.held, 0) || ' of ' || COALESCE(l.held, 0)
                  FROM (SELECT sku, location FROM stock UNION SELECT sku, location FROM reservation_lines) k
                  LEFT JOIN stock s ON s.sku = k.sku AND s.location = k.location
-                 LEFT JOIN (SELECT sku, location, CAST(SUM(held) AS BIGINT) AS held, CAST(SUM(committed) AS BIGINT) AS committed
+                 LEFT JOIN (SELECT sku, location, CAST(SUM(held) AS BIGINT) AS held
                             FROM reservation_lines GROUP BY sku, location) l ON l.sku = k.sku AND l.location = k.location
-                 WHERE COALESCE(s.held, 0) <> COALESCE(l.held, 0) OR COALESCE(s.allocated, 0) <> COALESCE(l.committed, 0)",
+                 WHERE COALESCE(s.held, 0) <> COALESCE(l.held, 0)",
     },
     Equation {
         invariant: "I2",
-        rule: "only a held reservation holds, only a committed one has committed, and each line has its reservation",
-        broken: "SELECT l.sku || '@' || l.location || ' of a reservation in state ' || COALESCE(r.state, 'none')
-                 FROM reservation_lines l LEFT JOIN reservations r ON r.id = l.reservation_id
-                 WHERE r.id IS NULL OR (l.held > 0 AND r.state <> 'HELD') OR (l.committed > 0 AND r.state <> 'COMMITTED')
-                     OR l.expires_at <> r.expires_at",
+        rule: "only a held reservation holds, and its lines run out with it",
+        broken: "SELECT l.sku || '@' || l.location || ' of a reservation in state ' || r.state
+                 FROM reservation_lines l JOIN reservations r ON r.id = l.reservation_id
+                 WHERE (l.held > 0 AND r.state <> 'HELD') OR l.expires_at <> r.expires_at",
+    },
+    Equation {
+        invariant: "I2",
+        rule: "each line has its reservation",
+        broken: "SELECT l.sku || '@' || l.location
+                 FROM reservation_lines l LEFT JOIN reservations r ON r.id = l.reservation_id WHERE r.id IS NULL",
+    },
+    Equation {
+        invariant: "I2",
+        rule: "each reservation has lines",
+        broken: "SELECT r.caller || ': ' || r.state
+                 FROM reservations r LEFT JOIN reservation_lines l ON l.reservation_id = r.id WHERE l.sku IS NULL",
+    },
+    Equation {
+        invariant: "I3",
+        rule: "allocated is the sum of what reservations have committed",
+        broken: "SELECT k.sku || '@' || k.location || ': ' || COALESCE(s.allocated, 0) || ' of ' || COALESCE(l.committed, 0)
+                 FROM (SELECT sku, location FROM stock UNION SELECT sku, location FROM reservation_lines) k
+                 LEFT JOIN stock s ON s.sku = k.sku AND s.location = k.location
+                 LEFT JOIN (SELECT sku, location, CAST(SUM(committed) AS BIGINT) AS committed
+                            FROM reservation_lines GROUP BY sku, location) l ON l.sku = k.sku AND l.location = k.location
+                 WHERE COALESCE(s.allocated, 0) <> COALESCE(l.committed, 0)",
+    },
+    Equation {
+        invariant: "I3",
+        rule: "only a committed reservation has committed",
+        broken: "SELECT l.sku || '@' || l.location || ' of a reservation in state ' || r.state
+                 FROM reservation_lines l JOIN reservations r ON r.id = l.reservation_id
+                 WHERE l.committed > 0 AND r.state <> 'COMMITTED'",
     },
     Equation {
         invariant: "I4",
@@ -112,12 +141,24 @@ const EQUATIONS: &[Equation] = &[
     },
     Equation {
         invariant: "I11",
-        rule: "a key has moved a record once",
-        // One request_id may have been used with several RPCs, each with a key of its own.
-        broken: "SELECT m.sku || '@' || m.location || ': ' || m.operation FROM movements m WHERE m.request_id IS NOT NULL
-                 GROUP BY m.actor, m.request_id, m.operation, m.sku, m.location
-                 HAVING COUNT(*) > 1 AND COUNT(*) > (SELECT COUNT(*) FROM idempotency_keys i
-                                                     WHERE i.caller = m.actor AND i.request_id = m.request_id)",
+        rule: "a key has moved one reservation, and each record of it once",
+        broken: "SELECT operation || ' of ' || MIN(sku) || ' by ' || actor FROM movements
+                 WHERE request_id IS NOT NULL AND operation NOT IN ('RECEIVE', 'ADJUST')
+                 GROUP BY actor, request_id, operation
+                 HAVING COUNT(*) > COUNT(DISTINCT sku || '@' || location) OR COUNT(DISTINCT reservation_id) > 1",
+    },
+    Equation {
+        invariant: "I11",
+        rule: "a key has moved a record once by Receive or Adjust, and once by SyncMovements",
+        // All three have keys of their own, and the last books what the first two do.
+        broken: "SELECT operation || ' of ' || MIN(sku) || ' by ' || actor FROM movements
+                 WHERE request_id IS NOT NULL AND operation IN ('RECEIVE', 'ADJUST')
+                 GROUP BY actor, request_id, operation HAVING COUNT(*) > 2",
+    },
+    Equation {
+        invariant: "I11",
+        rule: "a key has made one product",
+        broken: "SELECT MIN(sku) || ' by ' || caller FROM products GROUP BY caller, request_id HAVING COUNT(*) > 1",
     },
     Equation {
         invariant: "I11",
