@@ -1,14 +1,16 @@
 //! Registering, and the tokens of services.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use souk_db::sql;
 use souk_proto_common::REPLAY_HEADER;
 use souk_proto_common::v1::Reason;
 use souk_proto_user::v1 as pb;
-use souk_user::domain::Email;
+use souk_user::domain::{Email, RefreshToken};
 use souk_user::{FirstAdministrator, ops};
 use tonic::Code;
 
-use crate::harness::{PASSWORD, SERVICE_SECRET, Server, auth_of, refused, violations};
+use crate::harness::{PASSWORD, SERVICE_SECRET, Server, auth_of, get, refused, violations};
 
 #[tokio::test]
 async fn a_registration_makes_a_customer() {
@@ -34,8 +36,11 @@ async fn a_registration_sent_again_is_answered_as_the_first_time() {
 
     let named = pb::RegisterRequest { display_name: "Bob".into(), ..request.clone() };
     refused(server.auth().register(named).await, Code::FailedPrecondition, Reason::IdempotencyKeyReused);
-    let secret = pb::RegisterRequest { password: "another password".into(), ..request };
+    let secret = pb::RegisterRequest { password: "another password".into(), ..request.clone() };
     refused(server.auth().register(secret).await, Code::FailedPrecondition, Reason::IdempotencyKeyReused);
+    // The key belongs to the address.
+    let bob = pb::RegisterRequest { email: "bob@x.example".into(), ..request };
+    assert!(server.auth().register(bob).await.unwrap().metadata().get(REPLAY_HEADER).is_none());
 }
 
 #[tokio::test]
@@ -74,18 +79,27 @@ async fn no_table_holds_a_password_or_a_token_of_a_user() {
     let names: Vec<(String,)> =
         sql("SELECT name FROM sqlite_master WHERE type = 'table'").fetch_all(&mut tx).await.unwrap();
     assert!(names.len() > 8);
-    // SQLite gives any row as text, so whatever column it would be in, it would be found.
+    let random = URL_SAFE_NO_PAD.decode(tokens.refresh_token.strip_prefix("srt_").unwrap()).unwrap();
+    assert_eq!(random.len(), 32);
+    let texts = [PASSWORD, &tokens.refresh_token, &tokens.access_token].map(str::as_bytes);
+    let secrets = texts.into_iter().chain([random.as_slice()]);
+    let hash = RefreshToken::parse(&tokens.refresh_token).unwrap().hash();
+    let mut hashes = 0;
+    // SQLite gives any column as bytes, so whatever column it would be in, it would be found.
     for (table,) in names {
         let columns: Vec<(String,)> =
             sql(format!("SELECT name FROM pragma_table_info('{table}')")).fetch_all(&mut tx).await.unwrap();
         for (column,) in columns {
-            for secret in [PASSWORD, &tokens.refresh_token, &tokens.access_token] {
-                let text = format!("SELECT COUNT(*) FROM {table} WHERE instr(CAST({column} AS TEXT), $1) > 0");
-                let (found,): (i64,) = sql(text).bind(secret).fetch_one(&mut tx).await.unwrap();
-                assert_eq!(found, 0, "{table}.{column}");
+            let text = format!("SELECT COUNT(*) FROM {table} WHERE instr(CAST({column} AS BLOB), $1) > 0");
+            for secret in secrets.clone() {
+                let (rows,): (i64,) = sql(text.clone()).bind(secret).fetch_one(&mut tx).await.unwrap();
+                assert_eq!(rows, 0, "{table}.{column}");
             }
+            let (rows,): (i64,) = sql(text).bind(hash.as_slice()).fetch_one(&mut tx).await.unwrap();
+            hashes += rows;
         }
     }
+    assert_eq!(hashes, 2, "the token, and the successor of the one before: what is there is found");
 }
 
 #[tokio::test]
@@ -99,6 +113,36 @@ async fn a_change_and_its_event_commit_together() {
         .await
         .unwrap();
     assert_eq!(events, [("souk.user.user.registered".to_owned(),)]);
+}
+
+#[tokio::test]
+async fn a_change_whose_event_cannot_be_kept_is_not_made() {
+    let server = Server::start().await;
+    let (ada, (_, mut admin)) = (server.register("ada@x.example").await, server.admin().await);
+    let run = async |text: &'static str| {
+        let mut tx = server.database.write().await.unwrap();
+        sql(text).execute(&mut tx).await.unwrap();
+        tx.commit().await.unwrap();
+    };
+    let register = server.register_request("bob@x.example");
+    let rename = pb::UpdateUserRequest {
+        request_id: server.id(),
+        user: Some(pb::User { display_name: "Countess".into(), ..ada.clone() }),
+        update_mask: Some(pbjson_types::FieldMask { paths: vec!["display_name".into()] }),
+    };
+    let (user_id, roles) = (ada.user_id.clone(), vec![pb::Role::Staff.into()]);
+    let appoint = pb::SetRolesRequest { request_id: server.id(), user_id, roles, etag: String::new() };
+    run("CREATE TRIGGER full BEFORE INSERT ON outbox BEGIN SELECT RAISE(ABORT, 'full'); END").await;
+    let before = server.rows().await;
+    refused(server.auth().register(register.clone()).await, Code::Internal, Reason::Internal);
+    refused(admin.update_user(rename.clone()).await, Code::Internal, Reason::Internal);
+    refused(admin.set_roles(appoint.clone()).await, Code::Internal, Reason::Internal);
+    assert_eq!(server.rows().await, before);
+    assert_eq!(admin.get_user(get(&ada.user_id)).await.unwrap().into_inner().user, Some(ada));
+    run("DROP TRIGGER full").await;
+    server.auth().register(register).await.unwrap();
+    admin.update_user(rename).await.unwrap();
+    admin.set_roles(appoint).await.unwrap();
 }
 
 #[tokio::test]

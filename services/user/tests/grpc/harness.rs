@@ -16,6 +16,7 @@ use souk_runtime::{Clock, Kernel, Secret};
 use souk_testkit::TestDatabase;
 use souk_user::config::{Config, PasswordsConfig, ServiceAccount};
 use souk_user::{Deps, Running, start};
+use tonic::client::Grpc;
 use tonic::metadata::MetadataValue;
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -90,6 +91,11 @@ impl Server {
 
     pub(crate) fn users(&self, access_token: &str) -> Users {
         UserServiceClient::with_interceptor(self.channel.clone(), Bearer(Some(access_token.to_owned())))
+    }
+
+    /// A client that sends what no generated client can.
+    pub(crate) fn raw(&self, access_token: &str) -> Grpc<InterceptedService<Channel, Bearer>> {
+        Grpc::new(InterceptedService::new(self.channel.clone(), Bearer(Some(access_token.to_owned()))))
     }
 
     pub(crate) fn anonymous(&self) -> Users {

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod accounts;
+mod bad_fields;
 mod concurrency;
 mod harness;
 mod in_flight;
