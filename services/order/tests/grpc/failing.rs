@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use souk_order::domain::{OrderId, StepKind};
+use souk_order::store;
 use souk_proto_common::v1::Reason;
 use souk_proto_order::v1::{ListOrdersRequest, OrderState};
-use souk_testkit::suite::Person;
+use souk_testkit::suite::{Person, new_id};
 use tokio::time::Instant;
 use tonic::Code;
 use tonic_types::StatusExt;
@@ -151,6 +153,19 @@ async fn the_backlog_is_counted_however_busy_the_worker_is() {
     assert!(shop.metric("order_saga_due") >= Some(1.0));
     gate.open();
     shop.at_rest().await;
+}
+
+#[tokio::test]
+async fn a_step_without_an_order_keeps_no_other_from_being_done() {
+    let (shop, alice) = shop().await;
+    let now = shop.clock.now();
+    let mut tx = shop.replicas[0].running.app.db.write().await.unwrap();
+    let nobodys = OrderId(new_id().parse().unwrap());
+    store::insert_steps(&mut tx, &[(nobodys, StepKind::CommitStock, now)], now).await.unwrap();
+    tx.commit().await.unwrap();
+    let placed = shop.place(&alice, items(&[("TEA", 2)])).await.unwrap();
+    assert_eq!(state(&shop.settled(&alice, &placed).await), OrderState::Confirmed);
+    assert_eq!(shop.steps_due().await, 1, "an operator will see it");
 }
 
 #[tokio::test]
