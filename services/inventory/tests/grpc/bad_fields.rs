@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pbjson_types::{Duration, FieldMask};
+use prost::Message;
+use souk_proto_common::google_rpc;
 use souk_proto_common::v1::{Money, Reason};
 use souk_proto_inventory::v1 as pb;
 use souk_proto_inventory::v1::adjust_request::Change;
@@ -18,6 +20,18 @@ use crate::harness::{STAFF, Server, assert_refused, product, quantities};
 #[track_caller]
 fn assert_named<T: std::fmt::Debug>(result: Result<T, Status>, expected: &[&str]) {
     let status = assert_refused(result, Code::InvalidArgument, Reason::InvalidRequest);
+    assert_violations(&status, expected);
+}
+
+/// The same of the outcome of one row of a stream.
+#[track_caller]
+fn assert_named_in(status: google_rpc::Status, expected: &[&str]) {
+    let details = status.encode_to_vec().into();
+    assert_named(Err::<(), _>(Status::with_details(Code::from(status.code), status.message, details)), expected);
+}
+
+#[track_caller]
+fn assert_violations(status: &Status, expected: &[&str]) {
     let violations = status.get_details_bad_request().unwrap().field_violations;
     let named: BTreeSet<String> =
         violations.into_iter().map(|violation| format!("{} {}", violation.field, violation.reason)).collect();
@@ -162,26 +176,46 @@ async fn an_update_cannot_make_a_product_too_long_field_by_field() {
 async fn bad_rows_of_an_import_are_named_row_by_row() {
     let server = Server::start().await;
     let mut staff = server.catalog(STAFF);
+    let before = server.rows().await;
+    let row = |product| pb::ImportProductsRequest { product: Some(product), ..Default::default() };
     let rows = [
         pb::ImportProductsRequest { request_id: server.id(), ..Default::default() },
-        pb::ImportProductsRequest {
-            request_id: "another".into(),
-            product: Some(pb::Product::default()),
-            failures_only: false,
-        },
+        pb::ImportProductsRequest { request_id: "another".into(), ..row(pb::Product::default()) },
+        row(pb::Product {
+            name: long(201),
+            description: "\u{0}".into(),
+            price: Some(Money { currency_code: "EURO".into(), amount_minor: -1 }),
+            tax_basis_points: 10_001,
+            attributes: [("UPPER".to_owned(), long(251))].into(),
+            etag: "nonsense".into(),
+            ..product("a b")
+        }),
+        row(pb::Product { attributes: attributes(50), ..product("TEA") }),
+    ];
+    let expected: [&[&str]; 4] = [
+        &["product REQUIRED"],
+        &["request_id INVALID_FORMAT", "product.sku REQUIRED", "product.name REQUIRED", "product.price REQUIRED"],
+        &[
+            "product.sku INVALID_FORMAT",
+            "product.etag INVALID_FORMAT",
+            "product.name TOO_LONG",
+            "product.description INVALID_FORMAT",
+            "product.price.currency_code UNKNOWN_CURRENCY",
+            "product.price.amount_minor OUT_OF_BOUNDS",
+            "product.tax_basis_points OUT_OF_BOUNDS",
+            "product.attributes[UPPER] INVALID_FORMAT",
+        ],
+        &["product.attributes TOO_LONG"],
     ];
     let response = staff.import_products(futures::stream::iter(rows)).await.unwrap().into_inner();
-    assert_eq!(response.failed_count, 2);
-    let messages: Vec<&str> = response
-        .results
-        .iter()
-        .map(|result| match &result.outcome {
-            Some(ImportOutcome::Error(status)) => status.message.as_str(),
+    assert_eq!(usize::try_from(response.failed_count).unwrap(), expected.len());
+    for (result, expected) in response.results.into_iter().zip(expected) {
+        match result.outcome {
+            Some(ImportOutcome::Error(status)) => assert_named_in(status, expected),
             other => panic!("{other:?}"),
-        })
-        .collect();
-    let expected = ["invalid request: product", "invalid request: request_id, product.sku, product.name, …"];
-    assert_eq!(messages, expected);
+        }
+    }
+    assert_eq!(server.rows().await, before);
 }
 
 #[tokio::test]
@@ -290,16 +324,39 @@ async fn bad_movements_are_named() {
     assert_named(staff.adjust(adjust(count(1_000_000_000_001, "1"))).await, &expected);
 
     let empty = pb::SyncMovementsRequest::default();
-    let worst = pb::SyncMovementsRequest { movement: Some(Movement::Delta(0)), ..Default::default() };
-    let movements = futures::stream::iter([empty, worst]);
-    let mut acknowledged = staff.sync_movements(movements).await.unwrap().into_inner();
-    for expected in ["invalid request: request_id, sku, movement, …", "invalid request: request_id, sku, delta, …"]
-    {
+    let worst = |movement| pb::SyncMovementsRequest {
+        request_id: "x".into(),
+        sku: long(65),
+        location: "Moon".into(),
+        movement: Some(movement),
+        reason: 99,
+        reference: long(129),
+    };
+    let count = pb::AbsoluteCount { on_hand: -1, etag: "nonsense".into() };
+    let movements = [empty, worst(Movement::Received(0)), worst(Movement::Delta(0)), worst(Movement::Count(count))];
+    let mut acknowledged = staff.sync_movements(futures::stream::iter(movements)).await.unwrap().into_inner();
+    let nothing = ["request_id REQUIRED", "sku REQUIRED", "movement REQUIRED", "reason INVALID_ENUM"];
+    let everywhere = [
+        "request_id INVALID_FORMAT",
+        "sku TOO_LONG",
+        "location INVALID_FORMAT",
+        "reason INVALID_ENUM",
+        "reference TOO_LONG",
+    ];
+    let and = |more: &[&'static str]| [&everywhere, more].concat();
+    let expected = [
+        nothing.to_vec(),
+        and(&["received OUT_OF_BOUNDS"]),
+        and(&["delta OUT_OF_BOUNDS"]),
+        and(&["count.on_hand OUT_OF_BOUNDS", "count.etag INVALID_FORMAT"]),
+    ];
+    for expected in expected {
         match acknowledged.message().await.unwrap().unwrap().outcome {
-            Some(SyncOutcome::Error(status)) => assert_eq!(status.message, expected),
+            Some(SyncOutcome::Error(status)) => assert_named_in(status, &expected),
             other => panic!("{other:?}"),
         }
     }
+    assert!(acknowledged.message().await.unwrap().is_none());
     assert_eq!(server.rows().await, before);
 }
 

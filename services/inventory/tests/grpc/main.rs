@@ -5,5 +5,6 @@
 mod bad_fields;
 mod catalog;
 mod harness;
+mod raw;
 mod stock;
 mod streams;
