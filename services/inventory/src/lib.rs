@@ -29,6 +29,7 @@ use souk_proto_user::v1::GetJwksRequest;
 use souk_proto_user::v1::auth_service_client::AuthServiceClient;
 use souk_runtime::Kernel;
 use souk_runtime::server::{About, with_health_and_reflection};
+use tonic::codec::CompressionEncoding;
 use tonic::server::NamedService;
 use tonic::service::Routes;
 
@@ -82,8 +83,10 @@ pub async fn start(kernel: Kernel, config: Config, deps: Deps) -> anyhow::Result
 fn routes(app: &App) -> Routes {
     let catalog = Catalog::new(CatalogGrpc::new(app.clone()));
     let stock = Stock::new(StockGrpc::new(app.clone()));
-    Routes::new(catalog.max_decoding_message_size(app.limits.catalog_message_bytes_max))
-        .add_service(stock.max_decoding_message_size(app.limits.stock_message_bytes_max))
+    let catalog = catalog.max_decoding_message_size(app.limits.catalog_message_bytes_max);
+    let stock = stock.max_decoding_message_size(app.limits.stock_message_bytes_max);
+    let gzip = CompressionEncoding::Gzip;
+    Routes::new(catalog.accept_compressed(gzip)).add_service(stock.accept_compressed(gzip))
 }
 
 /// The keys of access tokens, from the user service.
@@ -104,7 +107,11 @@ fn keys(kernel: &Kernel, config: &Config) -> anyhow::Result<KeySource> {
 
 /// Opens the database and starts everything but the server: for [`start`], and for tests of operations.
 pub async fn open(kernel: &Kernel, config: &Config, deps: &Deps) -> anyhow::Result<App> {
-    let db = Db::open(&config.database).await.context("the inventory's database cannot be opened")?;
+    let db = Db::open(&config.database)
+        .await
+        .with_context(|| format!("the inventory's database {:?} cannot be opened", config.database.url))?;
+    let closing = db.clone();
+    kernel.tasks.at_end(async move { closing.close().await });
     db.migrate(&[&souk_db::MIGRATIONS, &souk_events::MIGRATIONS, &store::MIGRATIONS])
         .await
         .context("the inventory's database cannot be migrated")?;

@@ -32,7 +32,7 @@ pub struct Movement {
 }
 
 /// What a movement did. Stands in the tables by name, so that an operator can read them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
     /// held += q
     Reserve,
@@ -71,7 +71,7 @@ impl Operation {
 }
 
 /// Why units came or went. Stands in the tables by name, so that an operator can read them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// Bought.
     Purchase,

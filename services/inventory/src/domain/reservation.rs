@@ -21,7 +21,7 @@ pub const TTL_MAX: Duration = Duration::from_hours(31 * 24);
 pub const TTL_DEFAULT: Duration = Duration::from_mins(15);
 
 /// Where a reservation stands. Stands in the tables by name, so that an operator can read them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum State {
     /// Until it runs out.
     Held,
@@ -77,11 +77,6 @@ impl Lines {
     /// How many units of `key`; none if it is not named.
     pub fn get(&self, key: &StockKey) -> i64 {
         self.0.get(key).copied().unwrap_or(0)
-    }
-
-    /// No record is named.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
     }
 }
 

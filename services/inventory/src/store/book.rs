@@ -16,7 +16,7 @@ use souk_db::{Engine, Error, Statement, Tx, many};
 use uuid::Uuid;
 
 use super::stock::stock_key;
-use super::{all_touched, corrupt, movements, stock};
+use super::{all_touched, corrupt, execute_all, movements, stock};
 use crate::domain::book::{AnswerKey, Changed, Changes, Given, Kept, Loaded, Origin};
 use crate::domain::reservation::{Line, State};
 use crate::domain::{Command, Location, Reservation, Sku, StockKey, StockLevel};
@@ -222,14 +222,6 @@ fn parted<T>(changed: &[Changed<T>]) -> (Vec<&Changed<T>>, Vec<&Changed<T>>) {
     changed.iter().partition(|changed| changed.version_before == 0)
 }
 
-async fn execute_all(tx: &mut Tx, statements: Vec<Statement>, given: usize, what: &str) -> Result<(), Error> {
-    let mut touched = 0;
-    for statement in statements {
-        touched += statement.execute(tx).await?;
-    }
-    all_touched(touched, given, what)
-}
-
 async fn save_stocks(tx: &mut Tx, changed: &[Changed<StockLevel>]) -> Result<(), Error> {
     let bind = |row: Statement, changed: &&Changed<StockLevel>| {
         let StockLevel { key, stock } = &changed.now;
@@ -247,14 +239,14 @@ async fn save_stocks(tx: &mut Tx, changed: &[Changed<StockLevel>]) -> Result<(),
     let (new, known) = parted(changed);
     let insert = "INSERT INTO stock (sku, location, on_hand, held, allocated, safety, incoming, version, on_hand_version, updated_at)
          VALUES {rows} ON CONFLICT DO NOTHING";
-    execute_all(tx, many(insert, &new, bind), new.len(), "a stock record").await?;
+    all_touched(execute_all(tx, many(insert, &new, bind)).await?, new.len(), "a stock record")?;
     let update = "WITH v (sku, location, on_hand, held, allocated, safety, incoming, version, on_hand_version, updated_at,
              version_before) AS (VALUES {rows})
          UPDATE stock SET on_hand = v.on_hand, held = v.held, allocated = v.allocated, safety = v.safety, incoming = v.incoming,
              version = v.version, on_hand_version = v.on_hand_version, updated_at = v.updated_at
          FROM v WHERE stock.sku = v.sku AND stock.location = v.location AND stock.version = v.version_before";
     let statements = many(update, &known, |row, changed| bind(row, changed).bind(changed.version_before));
-    execute_all(tx, statements, known.len(), "a stock record").await
+    all_touched(execute_all(tx, statements).await?, known.len(), "a stock record")
 }
 
 async fn save_reservations(tx: &mut Tx, changed: &[Changed<Kept>]) -> Result<(), Error> {
@@ -273,7 +265,7 @@ async fn save_reservations(tx: &mut Tx, changed: &[Changed<Kept>]) -> Result<(),
             .bind(origin.request_id)
             .bind(origin.fingerprint)
     });
-    execute_all(tx, statements, new.len(), "a reservation").await?;
+    all_touched(execute_all(tx, statements).await?, new.len(), "a reservation")?;
     let update = "WITH v (id, state, updated_at, version, version_before) AS (VALUES {rows})
          UPDATE reservations SET state = v.state, updated_at = v.updated_at, version = v.version
          FROM v WHERE reservations.id = v.id AND reservations.version = v.version_before";
@@ -285,7 +277,7 @@ async fn save_reservations(tx: &mut Tx, changed: &[Changed<Kept>]) -> Result<(),
             .bind(reservation.version)
             .bind(changed.version_before)
     });
-    execute_all(tx, statements, known.len(), "a reservation").await
+    all_touched(execute_all(tx, statements).await?, known.len(), "a reservation")
 }
 
 async fn save_lines(tx: &mut Tx, changed: &[Changed<Kept>]) -> Result<(), Error> {
@@ -301,7 +293,7 @@ async fn save_lines(tx: &mut Tx, changed: &[Changed<Kept>]) -> Result<(), Error>
     let statements = many(insert, &lines, |row, (reservation, line)| {
         bind_parts(bind_name(row, reservation, line).bind(line.requested).bind(reservation.expires_at), line)
     });
-    execute_all(tx, statements, lines.len(), "a line").await?;
+    all_touched(execute_all(tx, statements).await?, lines.len(), "a line")?;
     let update = "WITH v (reservation_id, sku, location, held, committed, released, expired) AS (VALUES {rows})
          UPDATE reservation_lines SET held = v.held, committed = v.committed, released = v.released, expired = v.expired
          FROM v WHERE reservation_lines.reservation_id = v.reservation_id AND reservation_lines.sku = v.sku
@@ -309,7 +301,7 @@ async fn save_lines(tx: &mut Tx, changed: &[Changed<Kept>]) -> Result<(), Error>
     let lines = lines_of(&known);
     let statements =
         many(update, &lines, |row, (reservation, line)| bind_parts(bind_name(row, reservation, line), line));
-    execute_all(tx, statements, lines.len(), "a line").await
+    all_touched(execute_all(tx, statements).await?, lines.len(), "a line")
 }
 
 fn lines_of<'c>(changed: &[&'c Changed<Kept>]) -> Vec<(&'c Reservation, &'c Line)> {

@@ -7,7 +7,7 @@ use souk_db::{Engine, Error, Statement, Tx, many, sql};
 use souk_proto_common::{Currency, Money};
 use uuid::Uuid;
 
-use super::{all_touched, corrupt};
+use super::{all_touched, corrupt, execute_all};
 use crate::domain::book::{Changed, Origin};
 use crate::domain::product::Details;
 use crate::domain::{Product, Sku};
@@ -130,29 +130,21 @@ pub async fn list_products(tx: &mut Tx, after: Option<&Sku>, limit: usize) -> Re
 
 /// Adds a product; `false`: its sku is taken.
 pub async fn insert_product(tx: &mut Tx, saved: &SavedProduct) -> Result<bool, Error> {
-    Ok(execute(tx, many(INSERT, std::slice::from_ref(saved), bind_new)).await? == 1)
+    Ok(execute_all(tx, many(INSERT, std::slice::from_ref(saved), bind_new)).await? == 1)
 }
 
 /// Writes the product's new state; fails if it has moved on from `version_before`.
 pub async fn update_product(tx: &mut Tx, changed: &Changed<Product>) -> Result<(), Error> {
-    let touched = execute(tx, many(UPDATE, std::slice::from_ref(changed), bind_changed)).await?;
+    let touched = execute_all(tx, many(UPDATE, std::slice::from_ref(changed), bind_changed)).await?;
     all_touched(touched, 1, "a product")
 }
 
 /// Writes new products and new states of others, each at most once.
 pub async fn save_products(tx: &mut Tx, new: &[SavedProduct], changed: &[Changed<Product>]) -> Result<(), Error> {
-    let inserted = execute(tx, many(INSERT, new, bind_new)).await?;
+    let inserted = execute_all(tx, many(INSERT, new, bind_new)).await?;
     all_touched(inserted, new.len(), "a sku")?;
-    let updated = execute(tx, many(UPDATE, changed, bind_changed)).await?;
+    let updated = execute_all(tx, many(UPDATE, changed, bind_changed)).await?;
     all_touched(updated, changed.len(), "a product")
-}
-
-async fn execute(tx: &mut Tx, statements: Vec<Statement>) -> Result<u64, Error> {
-    let mut touched = 0;
-    for statement in statements {
-        touched += statement.execute(tx).await?;
-    }
-    Ok(touched)
 }
 
 fn bind_new(row: Statement, saved: &SavedProduct) -> Statement {

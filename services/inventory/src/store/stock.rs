@@ -10,7 +10,7 @@ use super::corrupt;
 use crate::domain::{Location, Sku, Stock, StockKey};
 
 #[derive(sqlx::FromRow)]
-pub(super) struct StockRow {
+struct StockRow {
     sku: String,
     location: String,
     on_hand: i64,
@@ -23,11 +23,11 @@ pub(super) struct StockRow {
     updated_at: Option<DateTime<Utc>>,
 }
 
-pub(super) const COLUMNS: &str = "s.sku, s.location, s.on_hand, s.held, s.allocated, s.safety, s.incoming, s.version, \
+const COLUMNS: &str = "s.sku, s.location, s.on_hand, s.held, s.allocated, s.safety, s.incoming, s.version, \
                                   s.on_hand_version, s.updated_at";
 
 impl StockRow {
-    pub(super) fn parse(self) -> Result<(StockKey, Stock), Error> {
+    fn parse(self) -> Result<(StockKey, Stock), Error> {
         let stock = Stock {
             on_hand: self.on_hand,
             held: self.held,
