@@ -70,8 +70,8 @@ pub async fn start(
     Ok(Running { user, inventory, order, demo_secret })
 }
 
-/// The kernels of the order service's peers and of the order service. They end with `kernel`, but one after the other: the calls that the order
-/// service still has in flight need its peers to the last.
+/// The kernels of the order service's peers and of the order service. They end with `kernel`, but one after the other: the calls that the
+/// order service still has in flight need its peers to the last.
 fn in_order(kernel: &Kernel) -> (Kernel, Kernel) {
     let part = || Kernel { tasks: Tasks::new(&kernel.metrics), ..kernel.clone() };
     let (peers, orders) = (part(), part());

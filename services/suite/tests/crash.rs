@@ -138,8 +138,8 @@ async fn at_rest(folder: &Path, expected: (i64, i64), failpoint: &str) {
     panic!("{failpoint}: stock {:?}, expected {expected:?}; owed {}", stock(folder).await, owed(folder).await);
 }
 
-/// Every named step of an order's way: those of the order service, and the two changes of the stock, each before its commit. The inventory has
-/// changed the stock once for each product of the demonstration before the first order comes.
+/// Every named step of an order's way: those of the order service, and the two changes of the stock, each before its commit. The inventory
+/// has changed the stock once for each product of the demonstration before the first order comes.
 fn steps() -> Vec<String> {
     let loaded = souk::demo::PRODUCTS.len();
     let stock = [loaded + 1, loaded + 2].map(|hit| format!("inventory.before_commit:{hit}"));
