@@ -18,6 +18,9 @@ pub struct Tasks {
     shutdown: CancellationToken,
     tracker: TaskTracker,
     panics: Counter,
+    /// Cancelled when every task has ended.
+    ended: CancellationToken,
+    closers: TaskTracker,
 }
 
 impl Tasks {
@@ -27,6 +30,8 @@ impl Tasks {
             shutdown: CancellationToken::new(),
             tracker: TaskTracker::new(),
             panics: metrics.register("background_panics", "Background tasks that ended by a panic"),
+            ended: CancellationToken::new(),
+            closers: TaskTracker::new(),
         }
     }
 
@@ -52,6 +57,15 @@ impl Tasks {
         });
     }
 
+    /// Runs `work` when every task has ended: closing what they used.
+    pub fn at_end(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let ended = self.ended.clone();
+        self.closers.spawn(async move {
+            ended.cancelled().await;
+            work.await;
+        });
+    }
+
     /// Cancelled when the process is to end.
     pub fn shutdown(&self) -> &CancellationToken {
         &self.shutdown
@@ -61,7 +75,13 @@ impl Tasks {
     pub async fn stop(&self, within: Duration) -> bool {
         self.shutdown.cancel();
         self.tracker.close();
-        let ended = tokio::time::timeout(within, self.tracker.wait()).await.is_ok();
+        self.closers.close();
+        let ending = async {
+            self.tracker.wait().await;
+            self.ended.cancel();
+            self.closers.wait().await;
+        };
+        let ended = tokio::time::timeout(within, ending).await.is_ok();
         if !ended {
             warn!(tasks = self.tracker.len(), "tasks did not end in time");
         }
@@ -71,6 +91,8 @@ impl Tasks {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
 
     #[tokio::test]
@@ -81,6 +103,21 @@ mod tests {
         tasks.spawn("bad", async { panic!("planted") });
         assert!(tasks.stop(Duration::from_secs(10)).await);
         assert_eq!(tasks.panics.get(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_tasks_used_is_closed_when_they_have_ended() {
+        let tasks = Tasks::new(&Metrics::default());
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let (first, then, token) = (order.clone(), order.clone(), tasks.shutdown().clone());
+        tasks.at_end(async move { then.lock().unwrap().push("closed") });
+        tasks.spawn("user", async move {
+            token.cancelled().await;
+            tokio::task::yield_now().await;
+            first.lock().unwrap().push("ended");
+        });
+        assert!(tasks.stop(Duration::from_secs(10)).await);
+        assert_eq!(*order.lock().unwrap(), ["ended", "closed"]);
     }
 
     #[tokio::test(start_paused = true)]

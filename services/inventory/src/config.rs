@@ -94,9 +94,9 @@ impl Config {
         }
         self.database.validate("inventory.database", problems);
         self.group.validate("inventory.group", problems);
-        if self.user.addresses.is_empty() {
-            problems.push("inventory.user.addresses must name at least one".to_owned());
-        }
+        self.server.validate("inventory.server", problems);
+        self.stack.validate("inventory.stack", problems);
+        self.user.validate("inventory.user", problems);
     }
 }
 

@@ -210,11 +210,12 @@ impl Config {
         if saga.lease_ms <= self.inventory.timeout_ms {
             problems.push("order.saga.lease_ms must be more than order.inventory.timeout_ms".to_owned());
         }
-        for (name, peer) in [("user", &self.user), ("inventory", &self.inventory)] {
-            if peer.addresses.is_empty() {
-                problems.push(format!("order.{name}.addresses must name at least one"));
-            }
-        }
+        self.server.validate("order.server", problems);
+        self.stack.validate("order.stack", problems);
+        self.database.validate("order.database", problems);
+        self.group.validate("order.group", problems);
+        self.user.validate("order.user", problems);
+        self.inventory.validate("order.inventory", problems);
     }
 }
 

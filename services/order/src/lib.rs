@@ -33,6 +33,7 @@ use souk_proto_user::v1::{GetJwksRequest, IssueServiceTokenRequest};
 use souk_runtime::server::{About, with_health_and_reflection};
 use souk_runtime::{Kernel, Secret};
 use tonic::Status;
+use tonic::codec::CompressionEncoding;
 use tonic::server::NamedService;
 use tonic::service::Routes;
 
@@ -86,7 +87,11 @@ pub async fn start(kernel: Kernel, config: Config, deps: Deps) -> anyhow::Result
 
 /// Opens the database and starts everything but the server: for [`start`], and for tests of operations.
 pub async fn open(kernel: &Kernel, config: &Config, deps: &Deps, token: ServiceToken) -> anyhow::Result<App> {
-    let db = Db::open(&config.database).await.context("the orders' database cannot be opened")?;
+    let db = Db::open(&config.database)
+        .await
+        .with_context(|| format!("the orders' database {:?} cannot be opened", config.database.url))?;
+    let closing = db.clone();
+    kernel.tasks.at_end(async move { closing.close().await });
     db.migrate(&[&souk_db::MIGRATIONS, &souk_events::MIGRATIONS, &store::MIGRATIONS])
         .await
         .context("the orders' database cannot be migrated")?;
@@ -122,7 +127,8 @@ fn inventory(kernel: &Kernel, config: &Config, token: ServiceToken) -> anyhow::R
 
 /// The service.
 fn routes(app: &App) -> Routes {
-    Routes::new(Orders::new(OrderGrpc::new(app.clone())).max_decoding_message_size(app.limits.message_bytes_max))
+    let orders = Orders::new(OrderGrpc::new(app.clone())).max_decoding_message_size(app.limits.message_bytes_max);
+    Routes::new(orders.accept_compressed(CompressionEncoding::Gzip))
 }
 
 /// The keys of access tokens, from the user service.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use souk_proto_common::failure::reason_of;
 use souk_proto_common::v1::{Money, Reason};
+use souk_proto_inventory::v1::GetProductRequest;
 use souk_proto_order::v1::place_order_result::Outcome;
 use souk_proto_order::v1::{
     CancelOrderRequest, GetOrderRequest, ListOrdersRequest, Order, OrderItem, OrderState, PlaceOrderRequest,
@@ -16,6 +17,7 @@ use souk_proto_order::v1::{
 };
 use souk_runtime::Clock;
 use souk_testkit::suite::{Person, Suite, config, new_id};
+use tonic::codec::CompressionEncoding;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
 
@@ -334,6 +336,16 @@ async fn released(suite: &Suite, sku: &str, available: i64) {
 }
 
 /// An answer that nobody waits for any more costs nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_may_be_compressed() {
+    let suite = Suite::start().await;
+    suite.product("TEA", 690, 1).await;
+    let request = GetProductRequest { sku: "TEA".into() };
+    let mut compressing = suite.catalog(None).send_compressed(CompressionEncoding::Gzip);
+    assert_eq!(compressing.get_product(request).await.unwrap().into_inner().product.unwrap().sku, "TEA");
+    suite.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deadline_that_cannot_be_met_ends_the_work_behind_it() {
     const DEADLINE: Duration = Duration::from_secs(2);

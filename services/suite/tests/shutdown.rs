@@ -40,6 +40,20 @@ async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     assert!(tokio::time::timeout(Duration::from_secs(30), looking).await.is_ok(), "never: {what}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clean_stop_leaves_each_database_in_one_file() {
+    let folder = tempfile::TempDir::with_prefix("souk-").unwrap();
+    let suite = Suite::start_with(config(folder.path()), Clock::system()).await;
+    suite.product(SKU, 690, 5).await;
+    suite.stop().await;
+    let mut files: Vec<_> = std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
+    files.sort();
+    assert_eq!(files, ["inventory.sqlite", "order.sqlite", "user.sqlite"]);
+}
+
 /// The call has come, and not got to the inventory yet, when everything is to end.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_in_flight_finds_the_inventory_to_the_last() {

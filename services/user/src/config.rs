@@ -230,6 +230,9 @@ impl Config {
         must(Email::parse(&self.admin_email).is_ok(), "admin_email must be an address");
         self.validate_tokens_and_keys(&mut must);
         self.validate_work(&mut must);
+        self.server.validate("user.server", problems);
+        self.stack.validate("user.stack", problems);
+        self.database.validate("user.database", problems);
         for (name, account) in &self.service_accounts {
             validate_account(name, account, problems);
         }

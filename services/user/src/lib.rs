@@ -29,6 +29,7 @@ use souk_proto_user::v1::auth_service_server::AuthServiceServer;
 use souk_proto_user::v1::user_service_server::UserServiceServer;
 use souk_runtime::Kernel;
 use souk_runtime::server::{About, with_health_and_reflection};
+use tonic::codec::CompressionEncoding;
 use tonic::server::NamedService;
 use tonic::service::Routes;
 
@@ -102,14 +103,20 @@ pub async fn start(kernel: Kernel, config: Config, deps: Deps) -> anyhow::Result
 /// The two services.
 fn routes(app: &App) -> Routes {
     let bytes_max = app.limits.message_bytes_max;
-    Routes::new(Auth::new(AuthGrpc::new(app.clone())).max_decoding_message_size(bytes_max))
-        .add_service(Users::new(UserGrpc::new(app.clone())).max_decoding_message_size(bytes_max))
+    let auth = Auth::new(AuthGrpc::new(app.clone())).max_decoding_message_size(bytes_max);
+    let users = Users::new(UserGrpc::new(app.clone())).max_decoding_message_size(bytes_max);
+    let gzip = CompressionEncoding::Gzip;
+    Routes::new(auth.accept_compressed(gzip)).add_service(users.accept_compressed(gzip))
 }
 
 /// Opens the database and starts everything but the server: for [`start`], and for tests of operations.
 pub async fn open(kernel: &Kernel, config: &Config, deps: &Deps) -> anyhow::Result<(App, Option<FirstAdministrator>)> {
     let admin_email = Email::parse(&config.admin_email).ok().context("user.admin_email is no address")?;
-    let db = Db::open(&config.database).await.context("the user service's database cannot be opened")?;
+    let db = Db::open(&config.database)
+        .await
+        .with_context(|| format!("the user service's database {:?} cannot be opened", config.database.url))?;
+    let closing = db.clone();
+    kernel.tasks.at_end(async move { closing.close().await });
     db.migrate(&[&souk_db::MIGRATIONS, &souk_events::MIGRATIONS, &store::MIGRATIONS])
         .await
         .context("the user service's database cannot be migrated")?;
