@@ -7,6 +7,7 @@ use souk_db::{GroupError, Kind};
 use souk_interceptors::context::bug;
 use souk_proto_common::v1::Reason;
 use souk_proto_common::{Failure, FieldError, InvalidRequest};
+use souk_runtime::story;
 use tonic::{Code, Status};
 use tonic_types::PreconditionViolation;
 
@@ -202,7 +203,7 @@ fn key_reused(field: &str) -> Failure {
 fn database(error: &souk_db::Error) -> Failure {
     match error.kind() {
         Kind::Unavailable | Kind::Timeout => {
-            tracing::warn!(error = error as &(dyn std::error::Error + 'static), "database does not answer");
+            tracing::warn!(error = story(error), "database does not answer");
             Failure::unavailable(Reason::DbUnavailable, "the database does not answer", RETRY_AFTER)
         }
         Kind::Conflict | Kind::Locked => {

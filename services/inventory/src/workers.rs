@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use souk_events::{Bus, Event, Heard, Listener};
 use souk_proto_inventory::v1 as pb;
-use souk_runtime::Kernel;
+use souk_runtime::{Kernel, story};
 use tracing::{debug, warn};
 
 use crate::domain::{Location, Sku, StockKey};
@@ -31,7 +31,7 @@ async fn sweep(app: App) {
         match ops::sweep(&app, holder).await {
             Ok(0) => {}
             Ok(ended) => debug!(ended, "holds ran out"),
-            Err(error) => warn!(error = &error as &dyn std::error::Error, "sweep failed"),
+            Err(error) => warn!(error = story(&error), "sweep failed"),
         }
     }
 }
@@ -41,7 +41,7 @@ async fn poll(app: App) {
     loop {
         app.clock.sleep(Duration::from_millis(app.limits.watch_poll_ms)).await;
         if let Err(error) = refresh(&app, app.watchers.watched()).await {
-            warn!(error = &error as &dyn std::error::Error, "watched stock cannot be read");
+            warn!(error = story(&error), "watched stock cannot be read");
         }
     }
 }
@@ -54,7 +54,7 @@ async fn listen(app: App, mut listener: Listener) {
             Heard::Lagged(_) => app.watchers.watched(),
         };
         if let Err(error) = refresh(&app, keys).await {
-            warn!(error = &error as &dyn std::error::Error, "watched stock cannot be read");
+            warn!(error = story(&error), "watched stock cannot be read");
         }
     }
 }

@@ -1,12 +1,12 @@
 //! What can go wrong, and what a caller is told of it: one exhaustive match.
 
-use std::error::Error as StdError;
 use std::time::Duration;
 
 use souk_db::Kind;
 use souk_interceptors::context::bug;
 use souk_proto_common::v1::Reason;
 use souk_proto_common::{Failure, InvalidRequest, Money};
+use souk_runtime::story;
 use tonic::{Code, Status};
 use tonic_types::PreconditionViolation;
 
@@ -195,7 +195,7 @@ fn illegal_step(step: IllegalStep) -> Failure {
 fn database(error: &souk_db::Error) -> Failure {
     match error.kind() {
         Kind::Unavailable | Kind::Timeout => {
-            tracing::warn!(error = error as &(dyn StdError + 'static), "database does not answer");
+            tracing::warn!(error = story(error), "database does not answer");
             Failure::unavailable(Reason::DbUnavailable, "the database does not answer", RETRY_AFTER)
         }
         // What placing and cancelling lock is of one order: whoever has it for so long is at the same, in another replica.

@@ -9,7 +9,7 @@ use prost::Message;
 use souk_db::{idempotency, lease};
 use souk_events::{Bus, BusError, Event, Heard};
 use souk_proto_inventory::v1 as inventory;
-use souk_runtime::Kernel;
+use souk_runtime::{Kernel, story};
 use tracing::warn;
 use uuid::Uuid;
 
@@ -95,7 +95,7 @@ async fn refresh_watchers(app: &App) {
     };
     match read.await {
         Ok(versions) => versions.into_iter().for_each(|(order_id, version)| app.watchers.tell(order_id, version)),
-        Err(error) => warn!(error = &error as &dyn std::error::Error, "watched orders cannot be read"),
+        Err(error) => warn!(error = story(&error), "watched orders cannot be read"),
     }
 }
 
@@ -105,7 +105,7 @@ async fn sweep(app: App) {
     loop {
         app.clock.sleep(Duration::from_millis(app.limits.sweep_interval_ms)).await;
         if let Err(error) = sweep_once(&app, holder).await {
-            warn!(error = &error as &dyn std::error::Error, "sweep failed");
+            warn!(error = story(&error), "sweep failed");
         }
     }
 }

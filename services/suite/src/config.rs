@@ -37,6 +37,17 @@ impl souk_runtime::config::Config for Config {
                 problems.push(format!("{service}.token.{field} must be user.{field}"));
             }
         }
+        let defaults = Self::default();
+        let peers = [
+            ("inventory.user", &self.inventory.user, &defaults.inventory.user),
+            ("order.user", &self.order.user, &defaults.order.user),
+            ("order.inventory", &self.order.inventory, &defaults.order.inventory),
+        ];
+        for (at, peer, default) in peers {
+            if peer.addresses != default.addresses {
+                problems.push(format!("{at}.addresses is not for here: in one process the services know each other's"));
+            }
+        }
         if order.service_name.is_empty() || order.service_name == DEMO_ACCOUNT {
             problems.push(format!("order.token.service_name must be a name, and not {DEMO_ACCOUNT}"));
         }
@@ -57,12 +68,18 @@ mod tests {
         let mut bad = Config::default();
         bad.inventory.token.audience = "elsewhere".to_owned();
         bad.order.token.issuer = "somebody".to_owned();
+        bad.order.inventory.addresses = vec!["http://127.0.0.1:1".to_owned()];
         bad.order.token.audience = "elsewhere".to_owned();
         bad.order.token.service_name = DEMO_ACCOUNT.to_owned();
         bad.validate(&mut problems);
         let named: Vec<&str> = problems.iter().filter_map(|problem| problem.split(' ').next()).collect();
-        let expected =
-            ["inventory.token.audience", "order.token.issuer", "order.token.audience", "order.token.service_name"];
+        let expected = [
+            "inventory.token.audience",
+            "order.token.issuer",
+            "order.token.audience",
+            "order.inventory.addresses",
+            "order.token.service_name",
+        ];
         assert_eq!(named, expected);
     }
 }

@@ -48,7 +48,7 @@ pub async fn start(
 ) -> anyhow::Result<Running> {
     let Config { mut user, mut inventory, mut order, process: _ } = config;
     let (peers, orders) = in_order(&kernel);
-    let bus = Bus::memory();
+    let bus = Bus::memory_closed();
     let order_secret = secret(&kernel);
     let demo_secret = secret(&kernel);
     let account = |secret: &Secret, scopes: &[&str]| ServiceAccount {
@@ -66,7 +66,8 @@ pub async fn start(
     order.user = ClientConfig { addresses: address(user.address), ..order.user };
     order.inventory = ClientConfig { addresses: address(inventory.address), ..order.inventory };
     order.token.client_secret = order_secret;
-    let order = souk_order::start(orders, order, souk_order::Deps { bus }).await?;
+    let order = souk_order::start(orders, order, souk_order::Deps { bus: bus.clone() }).await?;
+    bus.open(); // everybody has subscribed
     Ok(Running { user, inventory, order, demo_secret })
 }
 

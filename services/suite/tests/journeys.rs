@@ -335,7 +335,6 @@ async fn released(suite: &Suite, sku: &str, available: i64) {
     tokio::time::timeout(Duration::from_secs(20), waiting).await.expect("the stock comes back");
 }
 
-/// An answer that nobody waits for any more costs nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_may_be_compressed() {
     let suite = Suite::start().await;
@@ -346,6 +345,7 @@ async fn a_request_may_be_compressed() {
     suite.stop().await;
 }
 
+/// An answer that nobody waits for any more costs nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deadline_that_cannot_be_met_ends_the_work_behind_it() {
     const DEADLINE: Duration = Duration::from_secs(2);

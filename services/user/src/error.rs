@@ -6,6 +6,7 @@ use souk_db::Kind;
 use souk_interceptors::context::bug;
 use souk_proto_common::Failure;
 use souk_proto_common::v1::Reason;
+use souk_runtime::story;
 use tonic::{Code, Status};
 use uuid::Uuid;
 
@@ -154,7 +155,7 @@ fn precondition(reason: Reason, message: &str) -> Failure {
 fn database(error: &souk_db::Error) -> Failure {
     match error.kind() {
         Kind::Unavailable | Kind::Timeout => {
-            tracing::warn!(error = error as &(dyn std::error::Error + 'static), "database does not answer");
+            tracing::warn!(error = story(error), "database does not answer");
             Failure::unavailable(Reason::DbUnavailable, "the database does not answer", RETRY_AFTER)
         }
         Kind::Conflict | Kind::Locked => {

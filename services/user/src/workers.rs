@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use souk_runtime::Kernel;
+use souk_runtime::{Kernel, story};
 use tracing::warn;
 
 use crate::config::Config;
@@ -20,7 +20,7 @@ async fn maintain_keys(app: App, interval: Duration) {
     loop {
         app.clock.sleep(interval).await;
         if let Err(error) = ops::maintain_keys(&app).await {
-            warn!(error = &error as &dyn std::error::Error, "keys cannot be maintained");
+            warn!(error = story(&error), "keys cannot be maintained");
         }
     }
 }
@@ -35,7 +35,7 @@ async fn sweep(app: App) {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) => {
-                    warn!(error = &error as &dyn std::error::Error, "sweep failed");
+                    warn!(error = story(&error), "sweep failed");
                     break;
                 }
             }

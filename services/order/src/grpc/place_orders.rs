@@ -51,6 +51,7 @@ pub(super) async fn run(
                     end = Some(Err(too_many(results.len())));
                 }
             }
+            () = app.shutdown.cancelled(), if end.is_none() => end = Some(Err(Error::ShuttingDown.into())),
             else => break,
         }
     }

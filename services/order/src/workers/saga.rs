@@ -9,7 +9,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use souk_runtime::Metrics;
+use souk_runtime::{Metrics, story};
 use tokio::task::{JoinError, JoinSet};
 use tracing::{error, warn};
 use uuid::Uuid;
@@ -101,7 +101,7 @@ impl Worker {
         let claimed = match claim(&self.app, self.holder, room).await {
             Ok(claimed) => claimed,
             Err(error) => {
-                warn!(error = &error as &dyn std::error::Error, "steps cannot be taken up");
+                warn!(error = story(&error), "steps cannot be taken up");
                 Vec::new()
             }
         };
@@ -164,7 +164,7 @@ async fn drive_one(app: App, meters: Meters, claimed: Claimed) -> Option<DateTim
         Ok(Driven::Finished { .. } | Driven::Superseded) => None,
         Err(error) => {
             let order_id = claimed.step.order_id;
-            warn!(%order_id, error = &error as &dyn std::error::Error, "the end of a step cannot be stored");
+            warn!(%order_id, error = story(&error), "the end of a step cannot be stored");
             None
         }
     }

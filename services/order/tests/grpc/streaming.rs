@@ -204,6 +204,25 @@ async fn what_came_before_a_message_that_cannot_be_read_is_placed() {
 }
 
 #[tokio::test]
+async fn a_stream_of_orders_that_is_idle_at_the_end_is_told_so_and_what_it_sent_is_placed() {
+    let (shop, alice) = shop().await;
+    let gate = Gate::new();
+    shop.proxy.break_next("Reserve", [Fault::HoldRequest(gate.clone())]);
+    let mut orders = shop.orders(&alice);
+    let requests = stream(vec![items(&[("TEA", 1)])]).chain(futures::stream::pending());
+    let call = tokio::spawn(async move { orders.place_orders(requests).await });
+    gate.reached().await;
+    let tasks = shop.replicas[0].kernel.tasks.clone();
+    let stopping = tokio::spawn(async move { tasks.stop(super::PATIENCE).await });
+    tokio::task::yield_now().await;
+    gate.open();
+    let told = call.await.unwrap().unwrap_err();
+    assert_eq!(why(&told), (Code::Unavailable, Some(Reason::ShuttingDown)));
+    assert!(stopping.await.unwrap());
+    assert_eq!(shop.promised("TEA").await.0 + shop.promised("TEA").await.1, 1, "its stock is set aside");
+}
+
+#[tokio::test]
 async fn the_results_of_a_stream_are_bounded_to_the_byte() {
     let mut shop = Shop::closed().await;
     let database = souk_testkit::postgres().await;
