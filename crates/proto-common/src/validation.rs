@@ -20,6 +20,7 @@ use tonic_types::FieldViolation;
 use uuid::Uuid;
 
 use crate::Failure;
+use crate::failure::echo;
 use crate::v1::Reason;
 
 /// What is wrong with one field.
@@ -145,6 +146,30 @@ impl Check {
         parsed.into_iter().collect()
     }
 
+    /// Checks `update_mask`: each path once, and one that may be changed.
+    pub fn mask(&mut self, paths: &[String], mutable: &[&str], immutable: &[&str]) {
+        if paths.is_empty() {
+            self.bad("update_mask", FieldError::required());
+        }
+        if paths.len() > mutable.len() + immutable.len() {
+            self.bad("update_mask", FieldError::new(Reason::TooMany, "must name each field once"));
+            return;
+        }
+        for (index, path) in paths.iter().enumerate() {
+            let wrong = if immutable.contains(&path.as_str()) {
+                FieldError::new(Reason::Immutable, format!("{path} cannot be changed"))
+            } else if !mutable.contains(&path.as_str()) {
+                let known = mutable.join(", ");
+                FieldError::new(Reason::UnknownFieldPath, format!("{} is not one of {known}", echo(path)))
+            } else if paths[..index].contains(path) {
+                FieldError::new(Reason::Duplicate, format!("{path} is named twice"))
+            } else {
+                continue;
+            };
+            self.bad(&format!("update_mask.paths[{index}]"), wrong);
+        }
+    }
+
     /// The command, if nothing was bad. `build` may return `None` only where a field was noted as bad.
     pub fn finish<T>(self, build: impl FnOnce() -> Option<T>) -> Result<T, InvalidRequest> {
         if self.violations.is_empty()
@@ -240,6 +265,24 @@ mod tests {
                 ("lines[3].quantity", Reason::OutOfBounds)
             ]
         );
+    }
+
+    #[test]
+    fn a_mask_names_fields_that_can_be_changed_each_once() {
+        let wrong = |paths: &[&str]| -> Vec<(String, Reason)> {
+            let paths: Vec<String> = paths.iter().map(|path| (*path).to_owned()).collect();
+            let mut check = Check::new();
+            check.mask(&paths, &["name", "price"], &["sku"]);
+            let checked = check.finish(|| Some(()));
+            let violations = checked.err().map(|invalid| invalid.violations().to_vec()).unwrap_or_default();
+            violations.into_iter().map(|(field, error)| (field, error.reason)).collect()
+        };
+        assert_eq!(wrong(&["name", "price"]), []);
+        assert_eq!(wrong(&[]), [("update_mask".to_owned(), Reason::Required)]);
+        let expected = [(0, Reason::Immutable), (1, Reason::UnknownFieldPath)];
+        assert_eq!(wrong(&["sku", "Name"]), expected.map(|(i, reason)| (format!("update_mask.paths[{i}]"), reason)));
+        assert_eq!(wrong(&["name", "name"]), [("update_mask.paths[1]".to_owned(), Reason::Duplicate)]);
+        assert_eq!(wrong(&["name"; 4]), [("update_mask".to_owned(), Reason::TooMany)]);
     }
 
     #[test]

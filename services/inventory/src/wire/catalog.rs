@@ -23,6 +23,7 @@ const ATTRIBUTES_MAX: usize = 50;
 const ATTRIBUTE_KEY_CHARS_MAX: usize = 64;
 const ATTRIBUTE_VALUE_CHARS_MAX: usize = 250;
 /// Paths of `update_mask` that exist and cannot be changed.
+const MUTABLE_PATHS: [&str; 5] = ["name", "description", "price", "tax_basis_points", "attributes"];
 const IMMUTABLE_PATHS: [&str; 4] = ["sku", "etag", "create_time", "update_time"];
 
 impl TryFrom<pb::CreateProductRequest> for Keyed<CreateProduct> {
@@ -95,7 +96,7 @@ impl TryFrom<pb::UpdateProductRequest> for Keyed<UpdateProduct> {
         let mut check = Check::new();
         let key = key(&mut check, &request_id, &request);
         let paths = request.update_mask.map(|mask| mask.paths).unwrap_or_default();
-        mask(&mut check, &paths);
+        check.mask(&paths, &MUTABLE_PATHS, &IMMUTABLE_PATHS);
         let product = check.field("product", required(request.product));
         let command = product.and_then(|product| {
             check.inside("product", |check| {
@@ -106,28 +107,6 @@ impl TryFrom<pb::UpdateProductRequest> for Keyed<UpdateProduct> {
             })
         });
         check.finish(|| Some(Self { key: key?, command: command? }))
-    }
-}
-
-fn mask(check: &mut Check, paths: &[String]) {
-    const KNOWN: [&str; 5] = ["name", "description", "price", "tax_basis_points", "attributes"];
-    if paths.is_empty() {
-        check.bad("update_mask", FieldError::required());
-    }
-    if paths.len() > KNOWN.len() + IMMUTABLE_PATHS.len() {
-        check.bad("update_mask", FieldError::new(Reason::TooMany, "must name each field once"));
-        return;
-    }
-    for (index, path) in paths.iter().enumerate() {
-        let field = format!("update_mask.paths[{index}]");
-        if IMMUTABLE_PATHS.contains(&path.as_str()) {
-            check.bad(&field, FieldError::new(Reason::Immutable, format!("{path} cannot be changed")));
-        } else if !KNOWN.contains(&path.as_str()) {
-            let known = format!("{} is not one of {}", echo(path), KNOWN.join(", "));
-            check.bad(&field, FieldError::new(Reason::UnknownFieldPath, known));
-        } else if paths[..index].contains(path) {
-            check.bad(&field, FieldError::new(Reason::Duplicate, format!("{path} is named twice")));
-        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! UserService on the wire.
 
-use souk_proto_common::failure::echo;
 use souk_proto_common::time::timestamp;
 use souk_proto_common::v1::Reason;
 use souk_proto_common::validation::{known_enum, page_size, required, uuid};
@@ -65,7 +64,7 @@ impl TryFrom<pb::UpdateUserRequest> for Keyed<UpdateUser> {
         let mut check = Check::new();
         let key = key(&mut check, &request_id, &request);
         let paths = request.update_mask.map(|mask| mask.paths).unwrap_or_default();
-        mask(&mut check, &paths);
+        check.mask(&paths, &MUTABLE_PATHS, &IMMUTABLE_PATHS);
         let user = check.field("user", required(request.user));
         let command = user.and_then(|user| {
             check.inside("user", |check| {
@@ -83,27 +82,6 @@ impl TryFrom<pb::UpdateUserRequest> for Keyed<UpdateUser> {
 /// A field that the mask does not name is not looked at.
 fn named_only<T>(named: bool, parse: impl FnOnce() -> Result<T, FieldError>) -> Result<Option<T>, FieldError> {
     if named { parse().map(Some) } else { Ok(None) }
-}
-
-fn mask(check: &mut Check, paths: &[String]) {
-    if paths.is_empty() {
-        check.bad("update_mask", FieldError::required());
-    }
-    if paths.len() > MUTABLE_PATHS.len() + IMMUTABLE_PATHS.len() {
-        check.bad("update_mask", FieldError::new(Reason::TooMany, "must name each field once"));
-        return;
-    }
-    for (index, path) in paths.iter().enumerate() {
-        let field = format!("update_mask.paths[{index}]");
-        if IMMUTABLE_PATHS.contains(&path.as_str()) {
-            check.bad(&field, FieldError::new(Reason::Immutable, format!("{path} cannot be changed")));
-        } else if !MUTABLE_PATHS.contains(&path.as_str()) {
-            let known = format!("{} is not one of {}", echo(path), MUTABLE_PATHS.join(", "));
-            check.bad(&field, FieldError::new(Reason::UnknownFieldPath, known));
-        } else if paths[..index].contains(path) {
-            check.bad(&field, FieldError::new(Reason::Duplicate, format!("{path} is named twice")));
-        }
-    }
 }
 
 fn etag_if_set(text: &str) -> Result<Option<Etag>, FieldError> {
