@@ -9,7 +9,7 @@ use souk_testkit::{TestDatabase, sqlite};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-/// Inserts numbers. A negative one is refused; 13 breaks a constraint; 99 panics.
+/// Inserts numbers. A negative one is refused; 13 breaks a constraint; 99 panics; 77 meets a conflict whenever it comes.
 struct Insert {
     batches: Arc<Mutex<Vec<Vec<i64>>>>,
     /// A batch begins when it is let.
@@ -27,6 +27,9 @@ impl Batch for Insert {
         let mut results = Vec::new();
         for number in commands {
             assert_ne!(*number, 99, "a bug in the batch");
+            if *number == 77 {
+                return Err(Error::conflict("planted"));
+            }
             if *number < 0 {
                 results.push(Err("negative"));
                 continue;
@@ -132,6 +135,14 @@ async fn a_poisoned_command_fails_alone() {
         }
         assert_eq!(numbers(&fixture.database).await, [0, 1, 2, 4, 5]);
     }
+}
+
+#[tokio::test]
+async fn a_batch_that_always_meets_a_conflict_is_tried_three_times() {
+    let fixture = fixture(10, &GroupConfig::default()).await;
+    let told = fixture.group.submit(77, None).await;
+    assert!(matches!(told, Err(GroupError::Db(error)) if error.kind() == Kind::Conflict));
+    assert_eq!(*fixture.batches.lock().unwrap(), [[77], [77], [77]]);
 }
 
 #[tokio::test]

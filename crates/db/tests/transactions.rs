@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use futures::FutureExt;
-use souk_db::{Db, DbConfig, Kind, sql};
+use souk_db::{Db, DbConfig, Error, Kind, retrying, sql};
 use souk_testkit::{on_both, postgres, sqlite};
 
 async fn table(db: &Db) {
@@ -36,6 +38,24 @@ async fn a_transaction_in_which_a_statement_failed_is_not_committed() {
         insert(&db, 2, String::new()).await.unwrap();
     })
     .await;
+}
+
+#[tokio::test]
+async fn what_always_meets_a_conflict_is_tried_three_times() {
+    let tries = AtomicUsize::new(0);
+    let conflict = || async {
+        tries.fetch_add(1, Ordering::Relaxed);
+        Err::<(), Error>(Error::conflict("planted"))
+    };
+    let told = retrying(|error: &Error| error.kind() == Kind::Conflict, conflict).await;
+    assert_eq!((told.unwrap_err().kind(), tries.into_inner()), (Kind::Conflict, 3));
+    let tries = AtomicUsize::new(0);
+    let bug = || async {
+        tries.fetch_add(1, Ordering::Relaxed);
+        Err::<(), Error>(Error::bug("planted"))
+    };
+    retrying(|error: &Error| error.kind() == Kind::Conflict, bug).await.unwrap_err();
+    assert_eq!(tries.into_inner(), 1);
 }
 
 #[tokio::test]

@@ -101,8 +101,13 @@ fn start(folder: &Path, port_file: &Path) -> u16 {
 /// Makes the data, serves, and ends when nobody holds `users.lock` any more. The data are thrown away, so nothing is synced.
 const SERVE: &str = r#"
 bin=$1 home=$2 folder=$3 port=$4
-as=""; [ "$(id -u)" = 0 ] && as="setpriv --reuid=postgres --regid=postgres --init-groups"
-mkdir -m 700 "$home" && { [ -z "$as" ] || chown postgres "$home"; } && cd "$home" || exit 1
+as=""
+if [ "$(id -u)" = 0 ]; then
+  # PostgreSQL does not run as root.
+  user=postgres; id -u postgres >/dev/null 2>&1 || user=nobody
+  as="setpriv --reuid=$user --regid=$(id -g $user) --clear-groups"
+fi
+mkdir -m 700 "$home" && { [ -z "$as" ] || chown $user "$home"; } && cd "$home" || exit 1
 trap 'rm -rf "$home"' EXIT
 $as "$bin/initdb" -D "$home/data" -U souk -A trust -E UTF8 --locale=C.UTF-8 --no-sync >/dev/null || exit 1
 $as "$bin/postgres" -D "$home/data" -p "$port" -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=400 \

@@ -22,6 +22,7 @@ use tracing::debug;
 use super::ClientConfig;
 use super::deadline::{self, AnswerBy};
 use super::outcome::{self, Outcome, outcome};
+use crate::context;
 use crate::middleware::{Middleware, Next, pass};
 
 /// A larger request is not sent: it could not be kept for a second try, and no method of ours takes one.
@@ -74,6 +75,11 @@ impl<S: Next<Error = Status>> Middleware<S> for Retry {
         let by = request.extensions().get::<AnswerBy>().map_or_else(Instant::now, |by| by.0);
         let method = self.methods.get(request.uri().path()).copied();
         let Some(method) = method.filter(|method| method.shape == Shape::Unary) else {
+            let mut request = request;
+            // A stream that is made for no call may last; one that is made for a call ends with it.
+            if context::deadline().is_some() {
+                request.headers_mut().insert("grpc-timeout", deadline::header(by));
+            }
             return pass(next, request).await;
         };
         let (parts, body) = request.into_parts();

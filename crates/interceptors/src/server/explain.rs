@@ -81,7 +81,7 @@ fn failure(status: &Status, context: &CallContext) -> Failure {
         }
         Code::Internal if MALFORMED.into_iter().any(says) => {
             let why = "is missing, incomplete or cannot be decoded";
-            InvalidRequest::one("", FieldError::new(Reason::InvalidFormat, why)).into()
+            InvalidRequest::one(field(message), FieldError::new(Reason::InvalidFormat, why)).into()
         }
         Code::Cancelled => cancelled(),
         // The caller hung up in the middle of its message.
@@ -91,6 +91,15 @@ fn failure(status: &Status, context: &CallContext) -> Failure {
             Failure::internal(context.call_id.to_string())
         }
     }
+}
+
+/// The field that prost could not decode, as far as it says, innermost first: `items.sku` of "failed to decode Protobuf message:
+/// OrderItem.sku: PlaceOrderRequest.items: invalid string value". Empty for the message as a whole.
+fn field(message: &str) -> String {
+    let words = message.split(": ").skip(1);
+    let mut path: Vec<&str> = words.map_while(|word| word.split_once('.')).map(|(_, field)| field).collect();
+    path.reverse();
+    path.join(".")
 }
 
 fn cancelled() -> Failure {

@@ -8,7 +8,7 @@ use souk_runtime::server::bind;
 use tokio::time::Instant;
 use tonic::Code;
 
-use crate::peer::{Peer, call_through, come_again_in};
+use crate::peer::{Peer, call_through, come_again_in, watch_through};
 use crate::probe::{self, ADD, READ, WATCH, message};
 
 /// What a peer is told that it has, in milliseconds.
@@ -83,4 +83,15 @@ async fn a_stream_has_its_time_for_the_beginning_only() {
     let mut answers = probe::watch(client, WATCH, message()).await.unwrap();
     assert!(answers.message().await.unwrap().is_some());
     assert_eq!(peer.headers("grpc-timeout"), [None]);
+}
+
+#[tokio::test]
+async fn a_stream_that_is_made_for_a_call_is_told_what_is_left_of_it() {
+    let peer = Peer::start().await;
+    let client = peer.client_with(None, |config| config.margin_ms = HOUR_MS);
+    let mut request = message();
+    request.set_timeout(Duration::from_hours(3));
+    watch_through(client, request).await.unwrap();
+    let told = told(&peer.header("grpc-timeout"));
+    assert!(told <= 2 * HOUR_MS && told > HOUR_MS, "{told}");
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::DateTime;
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, StreamExt, TryFutureExt};
 use souk_interceptors::client::{Channel, ClientConfig, ServiceToken, connect};
 use souk_interceptors::server::{StackConfig, stack};
 use souk_interceptors::token::Verifier;
@@ -18,7 +18,7 @@ use tonic::metadata::MetadataMap;
 use tonic::transport::Endpoint;
 use tonic::{Code, Request, Response, Status};
 
-use crate::probe::{self, METHODS, Probe, READ};
+use crate::probe::{self, METHODS, Probe, READ, WATCH};
 
 /// Answers, by the number of the call from 0.
 type Answers = Arc<dyn Fn(usize) -> Result<Bytes, Status> + Send + Sync>;
@@ -115,11 +115,26 @@ where
 
 /// Calls a server under our stack which, to answer, calls a peer through `downstream`. The answer is its own position in the trace.
 pub(crate) async fn call_through(downstream: Channel, request: Request<Bytes>) -> Result<Response<Bytes>, Status> {
+    through(move || probe::call(downstream.clone(), READ, probe::message()).map_ok(drop), request).await
+}
+
+/// The same, but that it calls for a stream.
+pub(crate) async fn watch_through(downstream: Channel, request: Request<Bytes>) -> Result<Response<Bytes>, Status> {
+    through(move || probe::watch(downstream.clone(), WATCH, probe::message()).map_ok(drop), request).await
+}
+
+async fn through<Called>(
+    call: impl Fn() -> Called + Send + Sync + 'static,
+    request: Request<Bytes>,
+) -> Result<Response<Bytes>, Status>
+where
+    Called: Future<Output = Result<(), Status>> + Send + 'static,
+{
     let kernel = kernel();
     let front = Probe::echo().answering(move |_| {
-        let downstream = downstream.clone();
+        let called = call();
         async {
-            probe::call(downstream, READ, probe::message()).await?;
+            called.await?;
             Ok(context::current().unwrap().trace.to_string().into())
         }
     });
