@@ -3,11 +3,14 @@
 mod postgres;
 #[cfg(feature = "suite")]
 pub mod process;
+#[cfg(feature = "grpc")]
+pub mod raw;
 #[cfg(feature = "suite")]
 pub mod suite;
 
 use std::future::Future;
 use std::ops::Deref;
+use std::time::Duration;
 
 use souk_db::{Db, DbConfig, MigrationSet};
 use tempfile::TempDir;
@@ -57,4 +60,22 @@ pub async fn on_both<F: Future<Output = ()>>(migrations: &[&MigrationSet], test:
         println!("on {:?}", database.engine());
         test(database.clone()).await;
     }
+}
+
+/// What takes longer than this does not come.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Looks again and again until it is so.
+pub async fn eventually(what: &str, is_so: impl AsyncFnMut() -> bool) {
+    within(PATIENCE, what, is_so).await;
+}
+
+/// Looks again and again until it is so, for no longer than `limit`.
+pub async fn within(limit: Duration, what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let looking = async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(tokio::time::timeout(limit, looking).await.is_ok(), "not within {limit:?}: {what}");
 }

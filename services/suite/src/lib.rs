@@ -16,7 +16,7 @@ use souk_user::{FirstAdministrator, ShowFirstAdministrator};
 pub use config::Config;
 
 /// What the order service may do at the others.
-const ORDER_SCOPES: [&str; 1] = ["stock.reserve"];
+pub const ORDER_SCOPES: [&str; 1] = ["stock.reserve"];
 /// What loading the demonstration may do.
 const DEMO_SCOPES: [&str; 3] = ["catalog.write", "stock.read", "stock.write"];
 
