@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use souk_runtime::config::check_bounds;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection, PgPool, SqlitePool};
@@ -50,16 +51,13 @@ impl DbConfig {
         if !["sqlite:", "postgres:", "postgresql:"].iter().any(|scheme| url.starts_with(scheme)) {
             problems.push(format!("{at}.url must begin with sqlite: or postgres:"));
         }
-        for (name, value) in [
+        let positive = [
             ("connections_max", self.connections_max.into()),
             ("acquire_timeout_ms", self.acquire_timeout_ms),
             ("statement_timeout_ms", self.statement_timeout_ms),
             ("lock_timeout_ms", self.lock_timeout_ms),
-        ] {
-            if !(1..=i32::MAX as u64).contains(&value) {
-                problems.push(format!("{at}.{name} must be 1 to {}", i32::MAX));
-            }
-        }
+        ];
+        check_bounds(problems, at, 1..=i32::MAX as u64, &positive);
     }
 
     /// The defaults, with another URL.

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures::FutureExt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use souk_runtime::config::check_bounds;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -53,16 +54,13 @@ pub struct GroupConfig {
 impl GroupConfig {
     /// Notes what cannot be; `at` is where the settings stand.
     pub fn validate(&self, at: &str, problems: &mut Vec<String>) {
-        for (name, value) in [("queue_max", self.queue_max), ("batch_max", self.batch_max)] {
-            if !(1..=QUEUE_MAX).contains(&value) {
-                problems.push(format!("{at}.{name} must be 1 to {QUEUE_MAX}"));
-            }
-        }
+        let commands = [("queue_max", self.queue_max as u64), ("batch_max", self.batch_max as u64)];
+        check_bounds(problems, at, 1..=QUEUE_MAX, &commands);
     }
 }
 
 /// No queue is longer: each waiting command takes memory.
-const QUEUE_MAX: usize = 1_000_000;
+const QUEUE_MAX: u64 = 1_000_000;
 
 impl Default for GroupConfig {
     fn default() -> Self {

@@ -1,6 +1,6 @@
 //! Idempotency keys: the answer of a mutation, kept in the transaction of its effect. No effect, no key.
 //!
-//! A concurrent duplicate: on PostgreSQL its [`store_many`] waits until the first transaction ends, then reports the key as taken
+//! A concurrent duplicate: on PostgreSQL its [`keep`] waits until the first transaction ends, then reports a conflict
 //! (or fails with `Kind::Locked` after `lock_timeout_ms`); on SQLite there is one writer, so its [`find_many`] sees the key already.
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -88,13 +88,8 @@ pub async fn find_many(tx: &mut Tx, keys: &[Key]) -> Result<Vec<Stored>, Error> 
     Ok(found)
 }
 
-/// Keeps an answer; `false`: another transaction has taken the key since, so this one must be rolled back.
-pub async fn store(tx: &mut Tx, stored: &Stored, now: DateTime<Utc>) -> Result<bool, Error> {
-    Ok(store_many(tx, std::slice::from_ref(stored), now).await? == 1)
-}
-
-/// Keeps answers, and says how many; fewer than there are: a key was taken, so the transaction must be rolled back.
-pub async fn store_many(tx: &mut Tx, stored: &[Stored], now: DateTime<Utc>) -> Result<u64, Error> {
+/// Keeps answers; a conflict, if another transaction has taken one of the keys since.
+pub async fn keep(tx: &mut Tx, stored: &[Stored], now: DateTime<Utc>) -> Result<(), Error> {
     let statements = many(
         "INSERT INTO idempotency_keys (caller, method, request_id, fingerprint, response, created_at) VALUES {rows}
          ON CONFLICT DO NOTHING",
@@ -112,7 +107,7 @@ pub async fn store_many(tx: &mut Tx, stored: &[Stored], now: DateTime<Utc>) -> R
     for statement in statements {
         kept += statement.execute(tx).await?;
     }
-    Ok(kept)
+    if usize::try_from(kept) == Ok(stored.len()) { Ok(()) } else { Err(Error::conflict("a key was taken")) }
 }
 
 /// Deletes up to `limit` keys that are older than [`KEEP`]; how many.

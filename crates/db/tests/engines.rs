@@ -211,8 +211,9 @@ async fn a_key_answers_its_own_body_and_refuses_another() {
         let mut tx = db.write().await.unwrap();
         let first = stored("one");
         assert_eq!(idempotency::find(&mut tx, &first.key, &[1; 32]).await.unwrap(), Seen::New);
-        assert!(idempotency::store(&mut tx, &first, time(0)).await.unwrap());
-        assert!(!idempotency::store(&mut tx, &stored("two"), time(0)).await.unwrap());
+        idempotency::keep(&mut tx, std::slice::from_ref(&first), time(0)).await.unwrap();
+        let taken = idempotency::keep(&mut tx, &[stored("two")], time(0)).await;
+        assert_eq!(taken.unwrap_err().kind(), Kind::Conflict);
         assert_eq!(idempotency::find(&mut tx, &first.key, &[1; 32]).await.unwrap(), Seen::Replay(b"one".to_vec()));
         assert_eq!(idempotency::find(&mut tx, &first.key, &[2; 32]).await.unwrap(), Seen::Reused);
         let other = Key { caller: "bob".into(), ..first.key };
@@ -225,7 +226,7 @@ async fn a_key_answers_its_own_body_and_refuses_another() {
 async fn a_key_is_swept_after_72_hours_and_not_before() {
     on_both(&[&MIGRATIONS], |db| async move {
         let mut tx = db.write().await.unwrap();
-        idempotency::store(&mut tx, &stored("one"), time(0)).await.unwrap();
+        idempotency::keep(&mut tx, &[stored("one")], time(0)).await.unwrap();
         assert_eq!(idempotency::sweep(&mut tx, time(0) + idempotency::KEEP, 10).await.unwrap(), 0);
         assert_eq!(idempotency::sweep(&mut tx, time(1) + idempotency::KEEP, 10).await.unwrap(), 1);
     })

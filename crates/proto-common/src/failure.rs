@@ -9,6 +9,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, PreconditionViolation, QuotaViolation, StatusExt};
 
+use crate::google_rpc;
 use crate::v1::Reason;
 
 /// `google.rpc.ErrorInfo.domain` of every error.
@@ -140,6 +141,19 @@ impl From<Failure> for Status {
         let Failure { code, reason, message, metadata, mut details } = failure;
         details.set_error_info(reason.wire_name(), DOMAIN, metadata);
         Self::with_error_details(code, message, *details)
+    }
+}
+
+/// A status as a field of a message: the outcome of one row of a stream.
+impl From<&Status> for google_rpc::Status {
+    fn from(status: &Status) -> Self {
+        let with_details = <Self as prost::Message>::decode(status.details()).ok();
+        // A status without details has no bytes, which are a message of code 0.
+        with_details.filter(|decoded| decoded.code != 0).unwrap_or_else(|| Self {
+            code: status.code().into(),
+            message: status.message().to_owned(),
+            details: Vec::new(),
+        })
     }
 }
 

@@ -2,6 +2,8 @@
 
 use prost::Message;
 use sha2::{Digest, Sha256};
+use tonic::Response;
+use tonic::metadata::MetadataValue;
 use uuid::Uuid;
 
 use crate::validation::{FieldError, uuid};
@@ -24,6 +26,36 @@ impl IdempotencyKey {
     pub fn parse(request_id: &str, request: &impl Message) -> Result<Self, FieldError> {
         let request_id = uuid(request_id)?;
         Ok(Self { request_id, fingerprint: Sha256::digest(request.encode_to_vec()).into() })
+    }
+}
+
+/// The answer to a mutation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer<T> {
+    /// What is told.
+    pub value: T,
+    /// It took effect before this call, and was told then.
+    pub replayed: bool,
+}
+
+impl<T> Answer<T> {
+    /// It took effect now.
+    pub fn fresh(value: T) -> Self {
+        Self { value, replayed: false }
+    }
+
+    /// It took effect before.
+    pub fn replayed(value: T) -> Self {
+        Self { value, replayed: true }
+    }
+
+    /// The response, marked if it is a repetition.
+    pub fn into_response<M>(self, message: impl FnOnce(T) -> M) -> Response<M> {
+        let mut response = Response::new(message(self.value));
+        if self.replayed {
+            response.metadata_mut().insert(REPLAY_HEADER, MetadataValue::from_static("true"));
+        }
+        response
     }
 }
 

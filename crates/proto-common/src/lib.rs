@@ -12,7 +12,7 @@ pub mod time;
 pub mod validation;
 
 pub use failure::Failure;
-pub use idempotency::{IdempotencyKey, REPLAY_HEADER};
+pub use idempotency::{Answer, IdempotencyKey, REPLAY_HEADER};
 pub use method::{Access, Method, Shape};
 pub use money::{Currency, Money};
 pub use page::PageToken;

@@ -62,7 +62,7 @@ fn stamp(id: u128, now: DateTime<Utc>) -> Stamp {
 }
 
 /// One batch, one transaction.
-async fn apply(db: &Db, commands: &[(u128, Command)], now: DateTime<Utc>) -> Vec<Result<Answer, Refusal>> {
+async fn apply(db: &Db, commands: &[(u128, Command)], now: DateTime<Utc>) -> Vec<Result<Answer<Reply>, Refusal>> {
     let mut tx = db.write().await.unwrap();
     let only: Vec<&Command> = commands.iter().map(|(_, command)| command).collect();
     let due = store::due_among(&mut tx, &only, now, 1_000).await.unwrap();
@@ -213,7 +213,7 @@ async fn an_answer_is_given_again_under_its_key() {
         with_products(&db, &["TEA"]).await;
         let twice = [(1, receive("TEA", 10)), (1, receive("TEA", 10))];
         let first = apply(&db, &twice, at(0)).await;
-        let first: Vec<&Answer> = first.iter().map(|answer| answer.as_ref().unwrap()).collect();
+        let first: Vec<&Answer<Reply>> = first.iter().map(|answer| answer.as_ref().unwrap()).collect();
         assert_eq!((first[0].replayed, first[1].replayed), (false, true), "two equal keys in one batch are one effect");
         let again = apply(&db, &[(1, receive("TEA", 10))], at(500)).await.remove(0).unwrap();
         assert_eq!((again.replayed, &again.value), (true, &first[0].value));

@@ -148,7 +148,7 @@ impl Book {
     }
 
     /// Applies one command. Refused: the book is as before.
-    pub fn apply(&mut self, command: &Command, stamp: &Stamp) -> Result<Answer, Refusal> {
+    pub fn apply(&mut self, command: &Command, stamp: &Stamp) -> Result<Answer<Reply>, Refusal> {
         let answer_key = stamp.key.map(|call| (AnswerKey::new(&stamp.actor, &call), call.key.fingerprint));
         if let Some((key, fingerprint)) = &answer_key
             && let Some(given) = self.answers.get(key)

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+pub use souk_proto_common::Answer;
 use souk_proto_common::IdempotencyKey;
 use uuid::Uuid;
 
@@ -27,6 +28,15 @@ pub enum Command {
     Adjust(Adjust),
     /// End those of these holds that are due.
     Expire(Vec<Uuid>),
+}
+
+/// A mutation, with the key that a repeat of it is recognised by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keyed<C> {
+    /// The key.
+    pub key: IdempotencyKey,
+    /// What is asked for.
+    pub command: C,
 }
 
 /// See [`Command::Reserve`].
@@ -103,15 +113,6 @@ pub struct Stamp {
     pub now: DateTime<Utc>,
 }
 
-/// What a caller asks for, under the caller's key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Keyed<C> {
-    /// The key, and a fingerprint of the request.
-    pub key: IdempotencyKey,
-    /// What is asked for.
-    pub command: C,
-}
-
 /// The idempotency key of a call, and the RPC that it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallKey {
@@ -130,25 +131,4 @@ pub enum Reply {
     Level(StockLevel),
     /// So many holds were ended.
     Expired(usize),
-}
-
-/// A reply, and whether it was given before.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer<T = Reply> {
-    /// What is told.
-    pub value: T,
-    /// It took effect before this call.
-    pub replayed: bool,
-}
-
-impl<T> Answer<T> {
-    /// It took effect now.
-    pub fn fresh(value: T) -> Self {
-        Self { value, replayed: false }
-    }
-
-    /// It took effect before.
-    pub fn replayed(value: T) -> Self {
-        Self { value, replayed: true }
-    }
 }

@@ -45,7 +45,7 @@ impl<'a> Draft<'a> {
         self.done
     }
 
-    pub(super) fn run(&mut self, command: &Command) -> Result<Answer, Refusal> {
+    pub(super) fn run(&mut self, command: &Command) -> Result<Answer<Reply>, Refusal> {
         match command {
             Command::Reserve(reserve) => self.reserve(reserve),
             Command::Commit(resolve) => self.commit(resolve),
@@ -56,7 +56,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn reserve(&mut self, command: &Reserve) -> Result<Answer, Refusal> {
+    fn reserve(&mut self, command: &Reserve) -> Result<Answer<Reply>, Refusal> {
         let call = self.stamp.key.ok_or(Refusal::Inconsistent)?;
         let origin = Origin {
             caller: self.stamp.actor.clone(),
@@ -92,7 +92,7 @@ impl<'a> Draft<'a> {
     }
 
     /// The name is taken. The same request of the same caller is answered with what it made, as long as it is held; under whatever key.
-    fn reserve_again(&self, kept: &Kept, origin: &Origin) -> Result<Answer, Refusal> {
+    fn reserve_again(&self, kept: &Kept, origin: &Origin) -> Result<Answer<Reply>, Refusal> {
         if (&kept.origin.caller, kept.origin.fingerprint) != (&origin.caller, origin.fingerprint) {
             return Err(Refusal::KeyReused("reservation_id"));
         }
@@ -111,7 +111,7 @@ impl<'a> Draft<'a> {
         Ok(short)
     }
 
-    fn commit(&mut self, command: &Resolve) -> Result<Answer, Refusal> {
+    fn commit(&mut self, command: &Resolve) -> Result<Answer<Reply>, Refusal> {
         let mut kept = self.kept(command.reservation_id)?.clone();
         let steps = kept.reservation.commit(command.lines.as_ref(), self.stamp.now)?;
         self.take_steps(Operation::Commit, kept.reservation.id, &steps)?;
@@ -119,7 +119,7 @@ impl<'a> Draft<'a> {
         Ok(self.keep(kept))
     }
 
-    fn release(&mut self, command: &Resolve) -> Result<Answer, Refusal> {
+    fn release(&mut self, command: &Resolve) -> Result<Answer<Reply>, Refusal> {
         let mut kept = self.kept(command.reservation_id)?.clone();
         let steps = kept.reservation.release(command.lines.as_ref(), self.stamp.now)?;
         self.take_steps(Operation::Release, kept.reservation.id, &steps)?;
@@ -127,7 +127,7 @@ impl<'a> Draft<'a> {
         Ok(self.keep(kept))
     }
 
-    fn receive(&mut self, command: &Receive) -> Result<Answer, Refusal> {
+    fn receive(&mut self, command: &Receive) -> Result<Answer<Reply>, Refusal> {
         let stock = self.stock(&command.key)?;
         if command.quantity > ON_HAND_MAX - stock.on_hand {
             return Err(Refusal::TooMany("quantity"));
@@ -137,7 +137,7 @@ impl<'a> Draft<'a> {
         self.book_movement(&command.key, Operation::Receive, &delta, note)
     }
 
-    fn adjust(&mut self, command: &Adjust) -> Result<Answer, Refusal> {
+    fn adjust(&mut self, command: &Adjust) -> Result<Answer<Reply>, Refusal> {
         let stock = self.stock(&command.key)?;
         let asked = match command.change {
             Change::Delta(delta) => stock.on_hand.checked_add(delta).ok_or(Refusal::TooMany("delta"))?,
@@ -162,7 +162,7 @@ impl<'a> Draft<'a> {
         self.book_movement(&command.key, Operation::Adjust, &delta, note)
     }
 
-    fn expire_all(&mut self, ids: &[Uuid]) -> Result<Answer, Refusal> {
+    fn expire_all(&mut self, ids: &[Uuid]) -> Result<Answer<Reply>, Refusal> {
         let mut ended = 0;
         for id in ids {
             ended += usize::from(self.expire(*id)?);
@@ -208,7 +208,7 @@ impl<'a> Draft<'a> {
         operation: Operation,
         delta: &Delta,
         note: Note<'_>,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<Answer<Reply>, Refusal> {
         let stock = self.stock(key)?.after(delta, self.stamp.now)?;
         let by_itself = operation == Operation::Expire;
         self.done.movements.push(Movement {
@@ -236,7 +236,7 @@ impl<'a> Draft<'a> {
         drafted.or_else(|| self.book.reservation(id)).ok_or(Refusal::ReservationNotFound(id))
     }
 
-    fn keep(&mut self, kept: Kept) -> Answer {
+    fn keep(&mut self, kept: Kept) -> Answer<Reply> {
         let reservation = kept.reservation.clone();
         self.done.reservations.insert(reservation.id, kept);
         Answer::fresh(Reply::Reservation(reservation))

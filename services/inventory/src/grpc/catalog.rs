@@ -5,7 +5,7 @@ use souk_proto_inventory::v1 as pb;
 use souk_proto_inventory::v1::catalog_service_server::CatalogService;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{caller_of, import, reply};
+use super::{caller_of, import};
 use crate::domain::Sku;
 use crate::ops::{self, App};
 use crate::wire;
@@ -31,7 +31,7 @@ impl CatalogService for CatalogGrpc {
     ) -> Result<Response<pb::CreateProductResponse>, Status> {
         let (caller, command) = accept(request)?;
         let answer = ops::create_product(&self.app, &caller, command).await?;
-        Ok(reply(answer, |product| pb::CreateProductResponse { product: Some((&product).into()) }))
+        Ok(answer.into_response(|product| pb::CreateProductResponse { product: Some((&product).into()) }))
     }
 
     async fn get_product(
@@ -74,7 +74,7 @@ impl CatalogService for CatalogGrpc {
     ) -> Result<Response<pb::UpdateProductResponse>, Status> {
         let (caller, command) = accept(request)?;
         let answer = ops::update_product(&self.app, &caller, command).await?;
-        Ok(reply(answer, |product| pb::UpdateProductResponse { product: Some((&product).into()) }))
+        Ok(answer.into_response(|product| pb::UpdateProductResponse { product: Some((&product).into()) }))
     }
 
     async fn import_products(

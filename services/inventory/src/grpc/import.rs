@@ -3,12 +3,11 @@
 use futures::{Stream, StreamExt};
 use souk_interceptors::Caller;
 use souk_proto_common::v1::Reason;
-use souk_proto_common::{FieldError, InvalidRequest};
+use souk_proto_common::{FieldError, InvalidRequest, google_rpc};
 use souk_proto_inventory::v1 as pb;
 use souk_proto_inventory::v1::import_result::Outcome;
 use tonic::Status;
 
-use super::{as_field, without_details};
 use crate::domain::command::{Answer, Keyed};
 use crate::domain::query::ImportRow;
 use crate::error::Error;
@@ -120,8 +119,11 @@ impl Import {
             Err(error) => {
                 response.failed_count += 1;
                 let status = Status::from(error);
-                let detailed = response.failed_count <= DETAILED_FAILURES_MAX;
-                Outcome::Error(if detailed { as_field(&status) } else { without_details(&status) })
+                let mut told = google_rpc::Status::from(&status);
+                if response.failed_count > DETAILED_FAILURES_MAX {
+                    told.details.clear();
+                }
+                Outcome::Error(told)
             }
         };
         let index = i32::try_from(index).unwrap_or(i32::MAX);

@@ -9,7 +9,7 @@ use souk_proto_inventory::v1::stock_service_server::StockService;
 use souk_proto_inventory::v1::watch_stock_response::Update as WireUpdate;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{caller_of, reply, sync};
+use super::{caller_of, sync};
 use crate::domain::query::ListMovements;
 use crate::domain::{Sku, StockLevel};
 use crate::ops::watch_stock::Update;
@@ -57,31 +57,31 @@ impl StockService for StockGrpc {
     async fn reserve(&self, request: Request<pb::ReserveRequest>) -> Result<Response<pb::ReserveResponse>, Status> {
         let (caller, command) = accept(request)?;
         let answer = ops::reserve(&self.app, &caller, command).await?;
-        Ok(reply(answer, |held| pb::ReserveResponse { reservation: Some((&held).into()) }))
+        Ok(answer.into_response(|held| pb::ReserveResponse { reservation: Some((&held).into()) }))
     }
 
     async fn commit(&self, request: Request<pb::CommitRequest>) -> Result<Response<pb::CommitResponse>, Status> {
         let (caller, command) = accept(request)?;
         let answer = ops::commit_reservation(&self.app, &caller, command).await?;
-        Ok(reply(answer, |committed| pb::CommitResponse { reservation: Some((&committed).into()) }))
+        Ok(answer.into_response(|committed| pb::CommitResponse { reservation: Some((&committed).into()) }))
     }
 
     async fn release(&self, request: Request<pb::ReleaseRequest>) -> Result<Response<pb::ReleaseResponse>, Status> {
         let (caller, command) = accept(request)?;
         let answer = ops::release_reservation(&self.app, &caller, command).await?;
-        Ok(reply(answer, |released| pb::ReleaseResponse { reservation: Some((&released).into()) }))
+        Ok(answer.into_response(|released| pb::ReleaseResponse { reservation: Some((&released).into()) }))
     }
 
     async fn receive(&self, request: Request<pb::ReceiveRequest>) -> Result<Response<pb::ReceiveResponse>, Status> {
         let (caller, command) = accept(request)?;
         let answer = ops::receive_stock(&self.app, &caller, command).await?;
-        Ok(reply(answer, |level| pb::ReceiveResponse { level: Some((&level).into()) }))
+        Ok(answer.into_response(|level| pb::ReceiveResponse { level: Some((&level).into()) }))
     }
 
     async fn adjust(&self, request: Request<pb::AdjustRequest>) -> Result<Response<pb::AdjustResponse>, Status> {
         let (caller, command) = accept(request)?;
         let answer = ops::adjust_stock(&self.app, &caller, command).await?;
-        Ok(reply(answer, |level: StockLevel| pb::AdjustResponse { level: Some((&level).into()) }))
+        Ok(answer.into_response(|level: StockLevel| pb::AdjustResponse { level: Some((&level).into()) }))
     }
 
     async fn list_movements(

@@ -9,7 +9,6 @@ use souk_proto_inventory::v1 as pb;
 use souk_proto_inventory::v1::sync_movements_response::Outcome;
 use tonic::Status;
 
-use super::as_field;
 use crate::domain::StockLevel;
 use crate::domain::command::{Answer, Command, Keyed};
 use crate::error::Error;
@@ -74,7 +73,7 @@ impl Movement {
 fn acknowledge(request_id: String, result: Result<Answer<StockLevel>, Error>) -> pb::SyncMovementsResponse {
     let (outcome, replayed) = match result {
         Ok(Answer { value, replayed }) => (Outcome::Level((&value).into()), replayed),
-        Err(error) => (Outcome::Error(as_field(&Status::from(error))), false),
+        Err(error) => (Outcome::Error((&Status::from(error)).into()), false),
     };
     pb::SyncMovementsResponse { request_id, outcome: Some(outcome), replayed }
 }

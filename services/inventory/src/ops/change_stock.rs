@@ -36,7 +36,7 @@ pub struct Done {
     changed: Arc<ChangedLevels>,
 }
 
-type Decision = Result<Answer, Refusal>;
+type Decision = Result<Answer<Reply>, Refusal>;
 
 /// The levels that a batch has changed, told to the watchers by the first of its commands that learns of the commit.
 #[derive(Debug)]
@@ -133,7 +133,12 @@ impl StockBatch {
 }
 
 /// Has a caller's command done, and tells who watches.
-pub(super) async fn change_stock(app: &App, caller: &Caller, key: CallKey, command: Command) -> Result<Answer, Error> {
+pub(super) async fn change_stock(
+    app: &App,
+    caller: &Caller,
+    key: CallKey,
+    command: Command,
+) -> Result<Answer<Reply>, Error> {
     only(change_all(app, caller, vec![(key, command)]).await?)
 }
 
@@ -151,7 +156,7 @@ pub(super) async fn change_all(
 }
 
 /// Has the service's own command done, and tells who watches.
-pub(super) async fn change_by_itself(app: &App, command: Command) -> Result<Answer, Error> {
+pub(super) async fn change_by_itself(app: &App, command: Command) -> Result<Answer<Reply>, Error> {
     only(submit(app, Instruction { actor: SELF.to_owned(), commands: vec![(None, command)] }).await?)
 }
 
@@ -164,12 +169,12 @@ async fn submit(app: &App, instruction: Instruction) -> Result<Vec<Decision>, Er
     Ok(answers)
 }
 
-fn only(mut answers: Vec<Decision>) -> Result<Answer, Error> {
+fn only(mut answers: Vec<Decision>) -> Result<Answer<Reply>, Error> {
     Ok(answers.pop().ok_or(Error::Bug("every command has an answer"))??)
 }
 
 /// The reservation of an answer.
-pub(super) fn reservation(answer: Answer) -> Result<Answer<Reservation>, Error> {
+pub(super) fn reservation(answer: Answer<Reply>) -> Result<Answer<Reservation>, Error> {
     match answer.value {
         Reply::Reservation(value) => Ok(Answer { value, replayed: answer.replayed }),
         Reply::Level(_) | Reply::Expired(_) => Err(Error::Bug("a reservation was expected")),
@@ -177,7 +182,7 @@ pub(super) fn reservation(answer: Answer) -> Result<Answer<Reservation>, Error> 
 }
 
 /// The level of an answer.
-pub(super) fn level(answer: Answer) -> Result<Answer<StockLevel>, Error> {
+pub(super) fn level(answer: Answer<Reply>) -> Result<Answer<StockLevel>, Error> {
     match answer.value {
         Reply::Level(value) => Ok(Answer { value, replayed: answer.replayed }),
         Reply::Reservation(_) | Reply::Expired(_) => Err(Error::Bug("a level was expected")),

@@ -1,11 +1,11 @@
 //! Adds a product.
 
-use souk_db::idempotency::Key;
+use souk_db::idempotency::{self, Key};
 use souk_db::retrying;
 use souk_events::outbox;
 use souk_interceptors::Caller;
 
-use super::keys::{answer, given, in_turn, keep, stored_key};
+use super::keys::{answer, given, in_turn, stored_key};
 use crate::domain::Product;
 use crate::domain::book::Origin;
 use crate::domain::command::{Answer, Keyed};
@@ -51,7 +51,7 @@ async fn create_once(
             _ => Err(Error::ProductExists(saved.product.sku)),
         };
     }
-    keep(&mut tx, &[answer(key.clone(), asked.key.fingerprint, &saved.product)?], now).await?;
+    idempotency::keep(&mut tx, &[answer(key.clone(), asked.key.fingerprint, &saved.product)?], now).await?;
     outbox::append(&mut tx, &[events::product_created(&saved.product, &app.ids)]).await?;
     tx.commit().await?;
     Ok(Answer::fresh(saved.product))

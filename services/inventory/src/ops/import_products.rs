@@ -10,7 +10,7 @@ use souk_events::{Event, outbox};
 use souk_interceptors::Caller;
 use uuid::Uuid;
 
-use super::keys::{answer, in_turn, keep, parse, stored_key};
+use super::keys::{answer, in_turn, parse, stored_key};
 use crate::domain::book::{Changed, Origin};
 use crate::domain::command::{Answer, Keyed};
 use crate::domain::product::Etag;
@@ -78,7 +78,7 @@ async fn import_once(app: &App, caller: &Caller, rows: &[Keyed<ImportRow>]) -> R
     let results = rows.iter().zip(keys).map(|(row, key)| import.take(row, key)).collect();
     let (new, changed) = Place::parted(import.places);
     store::save_products(&mut tx, &new, &changed).await?;
-    keep(&mut tx, &import.answers, now).await?;
+    idempotency::keep(&mut tx, &import.answers, now).await?;
     outbox::append(&mut tx, &import.events).await?;
     tx.commit().await?;
     Ok(results)

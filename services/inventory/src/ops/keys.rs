@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use souk_db::Tx;
 use souk_db::idempotency::{self, Key, Seen, Stored};
-use souk_db::{Error as DbError, Tx};
 use souk_interceptors::{Caller, context};
 use souk_proto_common::IdempotencyKey;
 
@@ -47,10 +47,4 @@ pub(super) fn answer<T: Serialize>(key: Key, fingerprint: [u8; 32], value: &T) -
 
 pub(super) fn parse<T: DeserializeOwned>(response: &[u8]) -> Result<T, Error> {
     serde_json::from_slice(response).map_err(|_| Error::Bug("a stored answer cannot be read"))
-}
-
-/// Keeps the answers; a conflict, if one of the keys was taken meanwhile.
-pub(super) async fn keep(tx: &mut Tx, stored: &[Stored], now: chrono::DateTime<chrono::Utc>) -> Result<(), Error> {
-    let kept = idempotency::store_many(tx, stored, now).await?;
-    if usize::try_from(kept) == Ok(stored.len()) { Ok(()) } else { Err(DbError::conflict("a key was taken").into()) }
 }

@@ -1,11 +1,11 @@
 //! Changes some fields of a product.
 
-use souk_db::idempotency::Key;
+use souk_db::idempotency::{self, Key};
 use souk_db::retrying;
 use souk_events::outbox;
 use souk_interceptors::Caller;
 
-use super::keys::{answer, given, in_turn, keep, stored_key};
+use super::keys::{answer, given, in_turn, stored_key};
 use crate::domain::Product;
 use crate::domain::book::Changed;
 use crate::domain::command::{Answer, Keyed};
@@ -52,7 +52,7 @@ async fn update_once(app: &App, key: &Key, asked: &Keyed<UpdateProduct>) -> Resu
             changed.now
         }
     };
-    keep(&mut tx, &[answer(key.clone(), asked.key.fingerprint, &after)?], now).await?;
+    idempotency::keep(&mut tx, &[answer(key.clone(), asked.key.fingerprint, &after)?], now).await?;
     outbox::append(&mut tx, &events).await?;
     tx.commit().await?;
     Ok(Answer::fresh(after))

@@ -6,7 +6,7 @@ use futures::stream::FuturesOrdered;
 use futures::{Stream, StreamExt};
 use prost::Message;
 use souk_interceptors::Caller;
-use souk_proto_common::{Check, FieldError, InvalidRequest, Reason, google_rpc};
+use souk_proto_common::{Check, FieldError, InvalidRequest, Reason};
 use souk_proto_order::v1 as pb;
 use souk_proto_order::v1::place_order_result::Outcome;
 use tonic::Status;
@@ -74,7 +74,7 @@ async fn place(app: &App, caller: &Caller, request: pb::PlaceOrdersRequest) -> p
     match try_place(app, caller, request).await {
         Ok((order, replayed)) => pb::PlaceOrderResult { request_id, outcome: Some(Outcome::Order(order)), replayed },
         Err(status) => {
-            let outcome = Some(Outcome::Error(as_field(&status)));
+            let outcome = Some(Outcome::Error((&status).into()));
             // What was sent as the id may be anything, and long.
             let request_id = souk_proto_common::failure::echo(&request_id);
             pb::PlaceOrderResult { request_id, outcome, replayed: false }
@@ -100,15 +100,4 @@ fn in_message(error: Error) -> Error {
         Some(())
     });
     check.finish(|| None::<std::convert::Infallible>).map_or_else(Error::Invalid, |never| match never {})
-}
-
-/// A status as a field of a message: the outcome of one order of the stream.
-fn as_field(status: &Status) -> google_rpc::Status {
-    let with_details = google_rpc::Status::decode(status.details()).ok();
-    // A status without details has no bytes, which are a message of code 0.
-    with_details.filter(|decoded| decoded.code != 0).unwrap_or_else(|| google_rpc::Status {
-        code: status.code().into(),
-        message: status.message().to_owned(),
-        details: Vec::new(),
-    })
 }

@@ -15,7 +15,7 @@
 //! Storing the answer and cancelling both lock the order's row, so they come one after the other.
 
 use souk_db::idempotency::{self, Seen, Stored};
-use souk_db::{Error as DbError, Tx, retrying};
+use souk_db::{Tx, retrying};
 use souk_interceptors::{Caller, context};
 use souk_runtime::failpoint;
 
@@ -59,9 +59,7 @@ async fn try_cancel(app: &App, caller: &Caller, command: &CancelOrder) -> Result
     let cancelled = order.cancel(canceller(caller, &order), now)?;
     let snapshot = save(app, &mut tx, &cancelled).await?;
     let stored = Stored { key, fingerprint: command.key.fingerprint, response: snapshot.clone() };
-    if !idempotency::store(&mut tx, &stored, now).await? {
-        return Err(DbError::conflict("a key was taken").into());
-    }
+    idempotency::keep(&mut tx, &[stored], now).await?;
     failpoint(failpoints::CANCEL_BEFORE_COMMIT);
     tx.commit().await?;
     Ok((Answer { snapshot, replayed: false }, Some(cancelled.version)))

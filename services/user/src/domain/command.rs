@@ -1,39 +1,19 @@
 //! What can be asked of the service, parsed.
 
+pub use souk_proto_common::Answer;
 use souk_proto_common::IdempotencyKey;
 use souk_runtime::Secret;
 use uuid::Uuid;
 
 use super::{Email, Etag, Password, RefreshToken, Roles};
 
-/// A change, with the key that a repeat of it is recognised by.
+/// A mutation, with the key that a repeat of it is recognised by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keyed<C> {
     /// The key.
     pub key: IdempotencyKey,
-    /// The change.
+    /// What is asked for.
     pub command: C,
-}
-
-/// An answer, and whether it was given before.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer<T> {
-    /// The answer.
-    pub value: T,
-    /// It was given before under the same key.
-    pub replayed: bool,
-}
-
-impl<T> Answer<T> {
-    /// It was given now.
-    pub fn fresh(value: T) -> Self {
-        Self { value, replayed: false }
-    }
-
-    /// It was given before.
-    pub fn replayed(value: T) -> Self {
-        Self { value, replayed: true }
-    }
 }
 
 /// See `AuthService.Register`. The fingerprint of its key says nothing of the password: a fast hash of one must not be stored.

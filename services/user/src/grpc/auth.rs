@@ -5,7 +5,6 @@ use souk_proto_user::v1 as pb;
 use souk_proto_user::v1::auth_service_server::AuthService;
 use tonic::{Request, Response, Status};
 
-use super::reply;
 use crate::domain::command::GetJwks;
 use crate::ops::{self, App};
 use crate::wire::{jwks, service_token, token_pair};
@@ -28,7 +27,7 @@ impl AuthService for AuthGrpc {
     async fn register(&self, request: Request<pb::RegisterRequest>) -> Result<Response<pb::RegisterResponse>, Status> {
         let (caller, command) = accept(request)?;
         let answer = ops::register(&self.app, &caller, command).await?;
-        Ok(reply(answer, |user| pb::RegisterResponse { user: Some((&user).into()) }))
+        Ok(answer.into_response(|user| pb::RegisterResponse { user: Some((&user).into()) }))
     }
 
     async fn login(&self, request: Request<pb::LoginRequest>) -> Result<Response<pb::LoginResponse>, Status> {
@@ -49,7 +48,7 @@ impl AuthService for AuthGrpc {
     async fn logout(&self, request: Request<pb::LogoutRequest>) -> Result<Response<pb::LogoutResponse>, Status> {
         let (_, command) = accept(request)?;
         let answer = ops::logout(&self.app, command).await?;
-        Ok(reply(answer, |()| pb::LogoutResponse {}))
+        Ok(answer.into_response(|()| pb::LogoutResponse {}))
     }
 
     async fn issue_service_token(

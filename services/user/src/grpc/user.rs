@@ -8,7 +8,6 @@ use souk_proto_user::v1 as pb;
 use souk_proto_user::v1::user_service_server::UserService;
 use tonic::{Request, Response, Status};
 
-use super::reply;
 use crate::domain::command::GetMe;
 use crate::ops::{self, App};
 use crate::wire::user_page_token;
@@ -46,7 +45,7 @@ impl UserService for UserGrpc {
     ) -> Result<Response<pb::UpdateUserResponse>, Status> {
         let (caller, command) = accept(request)?;
         let answer = ops::update_user(&self.app, &caller, command).await?;
-        Ok(reply(answer, |user| pb::UpdateUserResponse { user: Some((&user).into()) }))
+        Ok(answer.into_response(|user| pb::UpdateUserResponse { user: Some((&user).into()) }))
     }
 
     async fn list_users(
@@ -77,6 +76,6 @@ impl UserService for UserGrpc {
     async fn set_roles(&self, request: Request<pb::SetRolesRequest>) -> Result<Response<pb::SetRolesResponse>, Status> {
         let (caller, command) = accept(request)?;
         let answer = ops::set_roles(&self.app, &caller, command).await?;
-        Ok(reply(answer, |user| pb::SetRolesResponse { user: Some((&user).into()) }))
+        Ok(answer.into_response(|user| pb::SetRolesResponse { user: Some((&user).into()) }))
     }
 }

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use souk_db::idempotency::{self, Key, Seen, Stored};
-use souk_db::{Error as DbError, Kind, Tx};
+use souk_db::{Kind, Tx};
 use souk_interceptors::context;
 use souk_proto_common::IdempotencyKey;
 use uuid::Uuid;
@@ -89,5 +89,5 @@ pub(super) async fn keep<T: Serialize>(
 ) -> Result<(), Error> {
     let response = serde_json::to_vec(answer).map_err(|_| Error::Bug("an answer is JSON"))?;
     let stored = Stored { key: call.clone(), fingerprint: key.fingerprint, response };
-    if idempotency::store(tx, &stored, now).await? { Ok(()) } else { Err(DbError::conflict("a key was taken").into()) }
+    Ok(idempotency::keep(tx, &[stored], now).await?)
 }
