@@ -1,5 +1,4 @@
-//! What goes on beside the calls: forgetting old keys and changed prices, telling watchers what other replicas changed, and saying whether
-//! the service is well.
+//! What goes on beside the calls: what orders owe, forgetting old keys and changed prices, telling watchers what other replicas changed.
 
 mod saga;
 

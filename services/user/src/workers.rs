@@ -1,4 +1,4 @@
-//! What goes on beside the calls: the rotation of keys, tidying up, and telling whether the service can serve.
+//! What goes on beside the calls: the rotation of keys, and tidying up.
 
 use std::time::Duration;
 
