@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use souk_db::{Db, DbConfig};
 use souk_proto_order::v1::order_service_client::OrderServiceClient;
 use souk_proto_user::v1::LoginRequest;
 use souk_proto_user::v1::auth_service_client::AuthServiceClient;
@@ -85,6 +86,12 @@ impl Process {
         false
     }
 
+    /// Kills it by signal 9, whatever it is at.
+    pub fn kill(mut self) {
+        self.child.kill().expect("a child can be killed");
+        self.child.wait().expect("a child can be waited for");
+    }
+
     /// Asks it to end, as an operator would.
     pub fn terminate(&self) {
         let asked = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().expect("kill runs");
@@ -101,6 +108,21 @@ impl Process {
         self.terminate();
         self.ended();
     }
+}
+
+/// The tables of `service` in `folder`, beside the process that may be running on them.
+pub async fn database(folder: &Path, service: &str) -> Db {
+    let path = folder.join(format!("souk-data/{service}.sqlite"));
+    Db::open(&DbConfig::at(format!("sqlite://{}", path.display()))).await.expect("SQLite opens")
+}
+
+/// What the order service still owes: steps of orders, and events that were not published.
+pub async fn owed(orders: &Db) -> i64 {
+    let text = "SELECT (SELECT COUNT(*) FROM saga_steps WHERE state = 'DUE')
+                     + (SELECT COUNT(*) FROM outbox WHERE published_at IS NULL)";
+    let mut tx = orders.read().await.expect("a transaction");
+    let (count,): (i64,) = souk_db::sql(text).fetch_one(&mut tx).await.expect("a count");
+    count
 }
 
 fn channel(address: &str) -> Channel {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chrono::DateTime;
 use souk::{Config, Running};
-use souk_db::DbConfig;
+use souk_db::{Db, DbConfig};
 use souk_interceptors::server::RateLimit;
 use souk_proto_common::v1::Money;
 use souk_proto_inventory::v1 as inventory;
@@ -78,6 +78,19 @@ pub const PASSWORD: &str = "correct horse battery staple";
 #[expect(clippy::disallowed_methods, reason = "a test's own ids need no seed")]
 pub fn new_id() -> String {
     Uuid::new_v4().to_string()
+}
+
+/// An order of one line, under a key of its own.
+pub fn one(sku: &str, quantity: i64) -> order::PlaceOrderRequest {
+    let items = vec![order::OrderItem { sku: sku.to_owned(), quantity }];
+    order::PlaceOrderRequest { request_id: new_id(), items, expected_total: None }
+}
+
+/// I1 to I11, against the inventory's tables.
+pub async fn assert_invariants(inventory: &Db) {
+    let mut tx = inventory.read().await.expect("a transaction");
+    let violations = souk_inventory::store::invariants::check(&mut tx).await.expect("the invariants are checked");
+    assert!(violations.is_empty(), "{violations:?}");
 }
 
 impl Suite {
@@ -171,6 +184,34 @@ impl Suite {
         let request = inventory::GetStockRequest { sku: sku.to_owned(), ..inventory::GetStockRequest::default() };
         let response = self.stock(Some(self.admin())).get_stock(request).await.expect("stock is read");
         response.into_inner().level.expect("a level")
+    }
+
+    /// Places an order.
+    ///
+    /// # Errors
+    ///
+    /// As PlaceOrder has them.
+    pub async fn place(&self, person: &Person, request: order::PlaceOrderRequest) -> Result<order::Order, Status> {
+        Ok(self.orders(Some(person)).place_order(request).await?.into_inner().order.expect("an order"))
+    }
+
+    /// All orders of somebody, newest first.
+    pub async fn own_orders(&self, person: &Person) -> Vec<order::Order> {
+        let mut orders = Vec::new();
+        let mut request = order::ListOrdersRequest { page_size: 1_000, ..order::ListOrdersRequest::default() };
+        loop {
+            let page = self.orders(Some(person)).list_orders(request.clone()).await.expect("a page").into_inner();
+            orders.extend(page.orders);
+            if page.next_page_token.is_empty() {
+                return orders;
+            }
+            request.page_token = page.next_page_token;
+        }
+    }
+
+    /// I1 to I11, against the inventory's tables.
+    pub async fn assert_invariants(&self) {
+        assert_invariants(&self.running.inventory.app.db).await;
     }
 
     /// Waits until the order has left PENDING, by watching it.

@@ -7,48 +7,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use prost::Message;
 use souk_proto_common::failure::reason_of;
+use souk_proto_common::google_rpc;
 use souk_proto_common::v1::{Money, Reason};
 use souk_proto_inventory::v1::GetProductRequest;
 use souk_proto_order::v1::place_order_result::Outcome;
 use souk_proto_order::v1::{
-    CancelOrderRequest, GetOrderRequest, ListOrdersRequest, Order, OrderItem, OrderState, PlaceOrderRequest,
-    PlaceOrdersRequest, WatchOrderRequest,
+    CancelOrderRequest, GetOrderRequest, ListOrdersRequest, OrderState, PlaceOrderRequest, PlaceOrdersRequest,
+    WatchOrderRequest,
 };
 use souk_runtime::Clock;
-use souk_testkit::suite::{Person, Suite, config, new_id};
+use souk_testkit::eventually;
+use souk_testkit::suite::{Person, Suite, config, new_id, one};
 use tonic::codec::CompressionEncoding;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
-
-fn one(sku: &str, quantity: i64) -> PlaceOrderRequest {
-    let items = vec![OrderItem { sku: sku.to_owned(), quantity }];
-    PlaceOrderRequest { request_id: new_id(), items, expected_total: None }
-}
-
-async fn place(suite: &Suite, person: &Person, request: PlaceOrderRequest) -> Result<Order, Status> {
-    Ok(suite.orders(Some(person)).place_order(request).await?.into_inner().order.unwrap())
-}
-
-async fn own_orders(suite: &Suite, person: &Person) -> Vec<Order> {
-    let mut orders = Vec::new();
-    let mut request = ListOrdersRequest { page_size: 1_000, ..ListOrdersRequest::default() };
-    loop {
-        let page = suite.orders(Some(person)).list_orders(request.clone()).await.unwrap().into_inner();
-        orders.extend(page.orders);
-        if page.next_page_token.is_empty() {
-            return orders;
-        }
-        request.page_token = page.next_page_token;
-    }
-}
-
-/// I1 to I11, against the inventory's tables.
-async fn assert_invariants(suite: &Suite) {
-    let mut tx = suite.running.inventory.app.db.read().await.unwrap();
-    let violations = souk_inventory::store::invariants::check(&mut tx).await.unwrap();
-    assert!(violations.is_empty(), "{violations:?}");
-}
 
 fn assert_short_of(status: &Status, sku: &str) {
     assert_eq!((status.code(), reason_of(status)), (Code::FailedPrecondition, Some(Reason::InsufficientStock)));
@@ -56,12 +30,17 @@ fn assert_short_of(status: &Status, sku: &str) {
     assert!(violations.iter().any(|violation| violation.subject == format!("sku/{sku}")), "{violations:?}");
 }
 
+/// The error of an order of a stream, as the status of a call.
+fn as_status(error: &google_rpc::Status) -> Status {
+    Status::with_details(Code::from(error.code), error.message.clone(), error.encode_to_vec().into())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_is_priced_by_the_server_confirmed_and_its_stock_committed() {
     let suite = Suite::start().await;
     suite.product("TEA", 690, 10).await;
     let alice = suite.customer("alice").await;
-    let order = place(&suite, &alice, one("TEA", 3)).await.unwrap();
+    let order = suite.place(&alice, one("TEA", 3)).await.unwrap();
     assert_eq!((order.state(), order.version), (OrderState::Pending, 1));
     assert_eq!(order.owner_id, alice.user_id);
     assert_eq!(order.total, Some(Money { currency_code: "EUR".into(), amount_minor: 2_070 }));
@@ -69,7 +48,7 @@ async fn an_order_is_priced_by_the_server_confirmed_and_its_stock_committed() {
     assert_eq!((confirmed.state(), confirmed.version), (OrderState::Confirmed, 2));
     let level = suite.level("TEA").await;
     assert_eq!((level.on_hand, level.held, level.allocated, level.available), (10, 0, 3, 7));
-    assert_invariants(&suite).await;
+    suite.assert_invariants().await;
     suite.stop().await;
 }
 
@@ -87,7 +66,7 @@ async fn two_hundred_buyers_of_a_hundred_units_leave_exactly_none() {
     for buyer in buyers {
         let suite = suite.clone();
         tasks.spawn(async move {
-            let placed = place(&suite, &buyer, one("LAMP", 1)).await;
+            let placed = suite.place(&buyer, one("LAMP", 1)).await;
             match placed {
                 Ok(order) => Ok(suite.settled(&buyer, &order.order_id).await),
                 Err(status) => Err(status),
@@ -103,7 +82,7 @@ async fn two_hundred_buyers_of_a_hundred_units_leave_exactly_none() {
     }
     let level = suite.level("LAMP").await;
     assert_eq!((level.on_hand, level.held, level.allocated, level.available), (100, 0, 100, 0));
-    assert_invariants(&suite).await;
+    suite.assert_invariants().await;
 }
 
 /// P2, through the client stream.
@@ -116,7 +95,7 @@ async fn a_stream_of_two_hundred_orders_takes_exactly_what_is_there() {
         (0..200).map(|_| PlaceOrdersRequest { order: Some(one("LAMP", 1)) }).collect();
     let ids: Vec<String> = requests.iter().map(|request| request.order.as_ref().unwrap().request_id.clone()).collect();
     let response =
-        suite.orders(Some(&alice)).place_orders(tokio_stream_of(requests.clone())).await.unwrap().into_inner();
+        suite.orders(Some(&alice)).place_orders(futures::stream::iter(requests.clone())).await.unwrap().into_inner();
     assert_eq!(response.results.iter().map(|result| result.request_id.clone()).collect::<Vec<_>>(), ids);
     let mut placed = 0;
     for result in &response.results {
@@ -125,26 +104,22 @@ async fn a_stream_of_two_hundred_orders_takes_exactly_what_is_there() {
                 placed += 1;
                 assert_eq!(suite.settled(&alice, &order.order_id).await.state(), OrderState::Confirmed);
             }
-            Outcome::Error(error) => assert_eq!(error.code, i32::from(Code::FailedPrecondition)),
+            Outcome::Error(error) => assert_short_of(&as_status(error), "LAMP"),
         }
     }
     assert_eq!(placed, 100);
     assert_eq!(suite.level("LAMP").await.available, 0);
     // The same stream again: the same orders, and nothing else.
-    let again = suite.orders(Some(&alice)).place_orders(tokio_stream_of(requests)).await.unwrap().into_inner();
+    let again = suite.orders(Some(&alice)).place_orders(futures::stream::iter(requests)).await.unwrap().into_inner();
     let orders = |results: &[souk_proto_order::v1::PlaceOrderResult]| -> BTreeSet<String> {
         let id =
             |outcome: &Outcome| if let Outcome::Order(order) = outcome { Some(order.order_id.clone()) } else { None };
         results.iter().filter_map(|result| id(result.outcome.as_ref().unwrap())).collect()
     };
     assert_eq!(orders(&again.results), orders(&response.results));
-    assert_eq!(own_orders(&suite, &alice).await.len(), 100);
-    assert_invariants(&suite).await;
+    assert_eq!(suite.own_orders(&alice).await.len(), 100);
+    suite.assert_invariants().await;
     suite.stop().await;
-}
-
-fn tokio_stream_of<T: Send + 'static>(messages: Vec<T>) -> impl futures::Stream<Item = T> + Send + 'static {
-    futures::stream::iter(messages)
 }
 
 /// P1: one key is one order.
@@ -157,19 +132,19 @@ async fn fifty_equal_requests_at_once_are_one_order_and_fifty_equal_answers() {
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..50 {
         let (suite, alice, request) = (suite.clone(), alice.clone(), request.clone());
-        tasks.spawn(async move { place(&suite, &alice, request).await.unwrap() });
+        tasks.spawn(async move { suite.place(&alice, request).await.unwrap() });
     }
     let answers = tasks.join_all().await;
     assert!(answers.iter().all(|answer| *answer == answers[0]));
     suite.settled(&alice, &answers[0].order_id).await;
-    assert_eq!(own_orders(&suite, &alice).await.len(), 1);
+    assert_eq!(suite.own_orders(&alice).await.len(), 1);
     let level = suite.level("TEA").await;
     assert_eq!((level.held, level.allocated), (0, 1));
     // Later, too, the stored answer: PENDING, as it was told first, and marked as told before.
     let late = suite.orders(Some(&alice)).place_order(request).await.unwrap();
     assert_eq!(late.metadata().get("souk-idempotent-replay").unwrap(), "true");
     assert_eq!(late.into_inner().order.unwrap(), answers[0]);
-    assert_invariants(&suite).await;
+    suite.assert_invariants().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -178,17 +153,18 @@ async fn a_key_is_its_callers_and_stands_for_one_body() {
     suite.product("TEA", 690, 100).await;
     let (alice, bob) = (suite.customer("alice").await, suite.customer("bob").await);
     let request = one("TEA", 1);
-    let first = place(&suite, &alice, request.clone()).await.unwrap();
+    let first = suite.place(&alice, request.clone()).await.unwrap();
     let mut other_body = request.clone();
     other_body.items[0].quantity = 2;
-    let refused = place(&suite, &alice, other_body).await.unwrap_err();
+    let refused = suite.place(&alice, other_body).await.unwrap_err();
     assert_eq!((refused.code(), reason_of(&refused)), (Code::FailedPrecondition, Some(Reason::IdempotencyKeyReused)));
-    let bobs = place(&suite, &bob, request).await.unwrap();
+    let bobs = suite.place(&bob, request).await.unwrap();
     assert_ne!(bobs.order_id, first.order_id);
     assert_eq!(bobs.owner_id, bob.user_id);
     suite.settled(&alice, &first.order_id).await;
     suite.settled(&bob, &bobs.order_id).await;
     assert_eq!(suite.level("TEA").await.allocated, 2);
+    suite.assert_invariants().await;
     suite.stop().await;
 }
 
@@ -198,7 +174,7 @@ async fn a_request_that_failed_can_be_sent_again_under_its_key() {
     suite.product("LAMP", 14_900, 0).await;
     let alice = suite.customer("alice").await;
     let request = one("LAMP", 1);
-    assert_short_of(&place(&suite, &alice, request.clone()).await.unwrap_err(), "LAMP");
+    assert_short_of(&suite.place(&alice, request.clone()).await.unwrap_err(), "LAMP");
     suite.product("OTHER", 1, 0).await;
     let receive = souk_proto_inventory::v1::ReceiveRequest {
         request_id: new_id(),
@@ -208,8 +184,9 @@ async fn a_request_that_failed_can_be_sent_again_under_its_key() {
         ..Default::default()
     };
     suite.stock(Some(suite.admin())).receive(receive).await.unwrap();
-    let order = place(&suite, &alice, request).await.unwrap();
+    let order = suite.place(&alice, request).await.unwrap();
     assert_eq!(suite.settled(&alice, &order.order_id).await.state(), OrderState::Confirmed);
+    suite.assert_invariants().await;
     suite.stop().await;
 }
 
@@ -219,7 +196,7 @@ async fn an_order_is_its_owners_business_and_the_staffs() {
     let suite = Suite::start().await;
     suite.product("TEA", 690, 100).await;
     let (alice, bob) = (suite.customer("alice").await, suite.customer("bob").await);
-    let order_id = place(&suite, &alice, one("TEA", 1)).await.unwrap().order_id;
+    let order_id = suite.place(&alice, one("TEA", 1)).await.unwrap().order_id;
     let mut orders = suite.orders(Some(&bob));
     let mut refusals = Vec::new();
     for id in [order_id.clone(), new_id()] {
@@ -239,12 +216,13 @@ async fn an_order_is_its_owners_business_and_the_staffs() {
         assert_eq!((status.code(), reason_of(status)), (Code::PermissionDenied, Some(Reason::NotOwner)), "{status:?}");
         assert_eq!(status.message(), refusals[0].message(), "an order's existence is told");
     }
-    assert!(own_orders(&suite, &bob).await.is_empty());
+    assert!(suite.own_orders(&bob).await.is_empty());
     let staff =
         suite.orders(Some(suite.admin())).get_order(GetOrderRequest { order_id: order_id.clone() }).await.unwrap();
     assert_eq!(staff.into_inner().order.unwrap().owner_id, alice.user_id);
     let absent = suite.orders(Some(suite.admin())).get_order(GetOrderRequest { order_id: new_id() }).await.unwrap_err();
     assert_eq!((absent.code(), reason_of(&absent)), (Code::NotFound, Some(Reason::OrderNotFound)));
+    suite.assert_invariants().await;
     suite.stop().await;
 }
 
@@ -257,10 +235,11 @@ async fn the_server_prices_and_a_surprised_caller_is_told() {
         expected_total: Some(Money { currency_code: "EUR".into(), amount_minor }),
         ..one("TEA", 1)
     };
-    let refused = place(&suite, &alice, expecting(1)).await.unwrap_err();
+    let refused = suite.place(&alice, expecting(1)).await.unwrap_err();
     assert_eq!((refused.code(), reason_of(&refused)), (Code::FailedPrecondition, Some(Reason::PriceChanged)));
     assert_eq!(suite.level("TEA").await.version, 1, "a refused order holds nothing");
-    place(&suite, &alice, expecting(690)).await.unwrap();
+    suite.place(&alice, expecting(690)).await.unwrap();
+    suite.assert_invariants().await;
     suite.stop().await;
 }
 
@@ -271,7 +250,7 @@ async fn a_new_price_is_the_price_of_the_next_order() {
     suite.product("TEA", 690, 10_000).await;
     let alice = suite.customer("alice").await;
     let euros = |amount_minor| Some(Money { currency_code: "EUR".into(), amount_minor });
-    assert_eq!(place(&suite, &alice, one("TEA", 1)).await.unwrap().total, euros(690));
+    assert_eq!(suite.place(&alice, one("TEA", 1)).await.unwrap().total, euros(690));
     let product = souk_proto_inventory::v1::Product { sku: "TEA".into(), price: euros(750), ..Default::default() };
     let update = souk_proto_inventory::v1::UpdateProductRequest {
         request_id: new_id(),
@@ -280,9 +259,10 @@ async fn a_new_price_is_the_price_of_the_next_order() {
     };
     suite.catalog(Some(suite.admin())).update_product(update).await.unwrap();
     eventually("the event of the new price has come", async || {
-        place(&suite, &alice, one("TEA", 1)).await.unwrap().total == euros(750)
+        suite.place(&alice, one("TEA", 1)).await.unwrap().total == euros(750)
     })
     .await;
+    suite.assert_invariants().await;
     suite.stop().await;
 }
 
@@ -291,7 +271,7 @@ async fn a_cancelled_order_gives_its_stock_back_once() {
     let suite = Suite::start().await;
     suite.product("TEA", 690, 5).await;
     let alice = suite.customer("alice").await;
-    let order = place(&suite, &alice, one("TEA", 5)).await.unwrap();
+    let order = suite.place(&alice, one("TEA", 5)).await.unwrap();
     suite.settled(&alice, &order.order_id).await;
     let cancel = CancelOrderRequest { request_id: new_id(), order_id: order.order_id.clone(), etag: String::new() };
     let mut orders = suite.orders(Some(&alice));
@@ -305,18 +285,8 @@ async fn a_cancelled_order_gives_its_stock_back_once() {
     assert_eq!(reason_of(&refused), Some(Reason::InvalidStateTransition));
     assert_eq!(refused.get_details_error_info().unwrap().metadata["current_state"], "CANCELLED");
     released(&suite, "TEA", 5).await;
-    assert_invariants(&suite).await;
+    suite.assert_invariants().await;
     suite.stop().await;
-}
-
-/// Looks again and again until it is so.
-async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    let looking = async {
-        while !is_so().await {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    assert!(tokio::time::timeout(Duration::from_secs(20), looking).await.is_ok(), "never: {what}");
 }
 
 /// Waits, by watching the stock, until so much is available.
@@ -345,6 +315,13 @@ async fn a_request_may_be_compressed() {
     suite.stop().await;
 }
 
+/// The time of the call is over.
+fn assert_over(status: &Status) {
+    // tonic's client has a timer of its own; should it be faster than the server's answer, it says CANCELLED, and names no server.
+    let timer_of_the_client = status.code() == Code::Cancelled && status.metadata().is_empty();
+    assert!(status.code() == Code::DeadlineExceeded || timer_of_the_client, "{status:?}");
+}
+
 /// An answer that nobody waits for any more costs nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deadline_that_cannot_be_met_ends_the_work_behind_it() {
@@ -367,62 +344,67 @@ async fn a_deadline_that_cannot_be_met_ends_the_work_behind_it() {
     let over_at = tokio::time::Instant::now() + DEADLINE;
     let status = call.await.unwrap().unwrap_err();
     assert!(tokio::time::Instant::now() < over_at + DEADLINE, "the caller was kept waiting");
-    // tonic's client has a timer of its own; should it be faster than the server's answer, it says CANCELLED, and names no server.
-    let timer_of_the_client = status.code() == Code::Cancelled && status.metadata().is_empty();
-    assert!(status.code() == Code::DeadlineExceeded || timer_of_the_client, "{status:?}");
+    assert_over(&status);
     // The server counts from when the call has come, which was before its stock was held.
     tokio::time::sleep_until(over_at).await;
     blocker.rollback().await.unwrap();
     eventually("what waited is dropped", async || app.placing.stats().dropped() == 1).await;
     // The next order is the first.
-    let order = place(&suite, &alice, one("TEA", 1)).await.unwrap();
-    let orders = own_orders(&suite, &alice).await;
+    let order = suite.place(&alice, one("TEA", 1)).await.unwrap();
+    let orders = suite.own_orders(&alice).await;
     assert_eq!(orders.iter().map(|order| order.order_id.clone()).collect::<Vec<_>>(), [order.order_id]);
     assert_eq!(app.placing.stats().commands(), 1);
+    suite.assert_invariants().await;
     suite.stop().await;
 }
 
-/// P3: what was acknowledged is there after a restart, and a watcher goes on where it was.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_restart_loses_no_order_no_stock_and_no_place_in_a_watch() {
-    const ORDERS: usize = 1_000;
-    let folder = tempfile::TempDir::with_prefix("souk-").unwrap();
-    let suite = Suite::start_in(folder.path(), Clock::system()).await;
-    suite.product("TEA", 690, 10_000).await;
-    let alice = suite.customer("alice").await;
-    let requests: Vec<PlaceOrdersRequest> =
-        (0..ORDERS).map(|_| PlaceOrdersRequest { order: Some(one("TEA", 1)) }).collect();
-    let results =
-        suite.orders(Some(&alice)).place_orders(tokio_stream_of(requests)).await.unwrap().into_inner().results;
-    let acknowledged: BTreeSet<String> = results
-        .iter()
-        .map(|result| match result.outcome.as_ref().unwrap() {
-            Outcome::Order(order) => order.order_id.clone(),
-            Outcome::Error(error) => panic!("{error:?}"),
-        })
-        .collect();
-    assert_eq!(acknowledged.len(), ORDERS);
-    suite.stop().await;
+/// How many calls of `rpc` have come to their server.
+fn came(suite: &Suite, rpc: &str) -> u64 {
+    let metrics = suite.kernel.metrics.encode();
+    let lines = metrics.lines().filter(|line| line.starts_with("grpc_server_started_total"));
+    let counts =
+        lines.filter(|line| line.contains(&format!("\"{rpc}\""))).filter_map(|line| line.split(' ').next_back());
+    counts.map(|count| count.parse::<u64>().unwrap()).sum()
+}
 
-    let suite = Suite::start_with(config(folder.path()), Clock::system()).await;
-    let alice = suite.log_in("alice@example.com", souk_testkit::suite::PASSWORD).await;
-    let found: BTreeSet<String> = own_orders(&suite, &alice).await.into_iter().map(|order| order.order_id).collect();
-    assert_eq!(found, acknowledged);
-    // Those that were PENDING at the stop are confirmed now; each watch resumes after the first version and has the second next.
-    for order_id in &acknowledged {
-        let settled = suite.settled(&alice, order_id).await;
-        assert_eq!((settled.state(), settled.version), (OrderState::Confirmed, 2));
-    }
-    let mut tx = suite.running.inventory.app.db.read().await.unwrap();
-    assert!(souk_inventory::store::invariants::check(&mut tx).await.unwrap().is_empty());
-    let (allocated,): (i64,) =
-        souk_db::sql("SELECT CAST(SUM(allocated) AS BIGINT) FROM stock").fetch_one(&mut tx).await.unwrap();
-    assert_eq!(allocated, i64::try_from(ORDERS).unwrap());
+/// P7: the time of a call is that of all calls behind it.
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_milliseconds_that_are_too_short_leave_nothing_behind() {
+    const DEADLINE: Duration = Duration::from_millis(50);
+    let folder = tempfile::TempDir::with_prefix("souk-").unwrap();
+    let mut config = config(folder.path());
+    config.inventory.database.acquire_timeout_ms = 60_000; // nobody gives up before the caller does
+    let suite = Suite::start_with(config, Clock::system()).await;
+    suite.product("TEA", 690, 5).await;
+    let alice = suite.customer("alice").await;
+    // With keys, tokens, prices and connections at hand, all of the time is the inventory's.
+    let first = suite.place(&alice, one("TEA", 1)).await.unwrap();
+    suite.settled(&alice, &first.order_id).await;
+    let inventory = &suite.running.inventory.app;
+    let blocker = inventory.db.write().await.unwrap();
+    let reserves = came(&suite, "Reserve");
+    eventually("a call comes as far as to the inventory", async || {
+        let mut request = Request::new(one("TEA", 1));
+        request.set_timeout(DEADLINE);
+        let began = tokio::time::Instant::now();
+        let status = suite.orders(Some(&alice)).place_order(request).await.unwrap_err();
+        assert_over(&status);
+        assert!(began.elapsed() < Duration::from_secs(1), "the caller was kept waiting");
+        came(&suite, "Reserve") > reserves
+    })
+    .await;
+    blocker.rollback().await.unwrap();
+    // What the inventory is told next, it does after all that it was told before.
+    let next = suite.place(&alice, one("TEA", 1)).await.unwrap();
+    suite.settled(&alice, &next.order_id).await;
+    let placed: Vec<String> = suite.own_orders(&alice).await.into_iter().map(|order| order.order_id).collect();
+    assert_eq!(placed, [next.order_id, first.order_id]);
+    let level = suite.level("TEA").await;
+    assert_eq!((level.held, level.allocated), (0, 2));
+    let mut tx = inventory.db.read().await.unwrap();
+    let (holds,): (i64,) = souk_db::sql("SELECT COUNT(*) FROM reservations").fetch_one(&mut tx).await.unwrap();
+    assert_eq!(holds, 2, "there was a hold for nobody");
     tx.rollback().await.unwrap();
-    // Every version is an event, and none is lost: two of each order.
-    let mut tx = suite.running.order.app.db.read().await.unwrap();
-    let (events,): (i64,) = souk_db::sql("SELECT COUNT(*) FROM outbox").fetch_one(&mut tx).await.unwrap();
-    assert_eq!(events, 2 * i64::try_from(ORDERS).unwrap());
-    tx.rollback().await.unwrap();
+    suite.assert_invariants().await;
     suite.stop().await;
 }

@@ -3,14 +3,14 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::time::Duration;
 
+use souk_db::Db;
 use souk_db::idempotency::Key;
-use souk_db::{Db, DbConfig};
 use souk_proto_order::v1::{ListOrdersRequest, OrderItem, PlaceOrderRequest};
 use souk_runtime::Clock;
-use souk_testkit::process::Process;
+use souk_testkit::eventually;
+use souk_testkit::process::{Process, database};
 use souk_testkit::suite::{Suite, config, new_id};
 
 const SKU: &str = "TEA-GREEN-100G";
@@ -19,25 +19,11 @@ const ORDERS: i64 = 20;
 const PATIENT: [&str; 4] =
     ["--order.database.lock_timeout_ms", "60000", "--order.database.acquire_timeout_ms", "60000"];
 
-async fn open(folder: &Path, service: &str) -> Db {
-    let path = folder.join(format!("souk-data/{service}.sqlite"));
-    Db::open(&DbConfig::at(format!("sqlite://{}", path.display()))).await.unwrap()
-}
-
 async fn held(inventory: &Db) -> i64 {
     let mut tx = inventory.read().await.unwrap();
     let text = "SELECT held FROM stock WHERE sku = $1";
     let (held,): (i64,) = souk_db::sql(text).bind(SKU).fetch_one(&mut tx).await.unwrap();
     held
-}
-
-async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    let looking = async {
-        while !is_so().await {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    assert!(tokio::time::timeout(Duration::from_secs(30), looking).await.is_ok(), "never: {what}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -93,7 +79,7 @@ async fn every_order_in_flight_is_answered_and_kept() {
     let start = || Process::start(env!("CARGO_BIN_EXE_souk"), folder.path(), None, &PATIENT);
     let process = start();
     let alice = process.alice().await;
-    let (inventory, order) = (open(folder.path(), "inventory").await, open(folder.path(), "order").await);
+    let (inventory, order) = (database(folder.path(), "inventory").await, database(folder.path(), "order").await);
     // Somebody else writes to the orders' database: every order gets its stock, and waits to be stored.
     let blocker = order.write().await.unwrap();
     let orders = process.orders(&alice);
