@@ -8,14 +8,17 @@
 use std::path::Path;
 use std::time::Duration;
 
-use souk_db::{Db, DbConfig};
+use souk_db::Db;
+use souk_inventory::ops::change_stock;
 use souk_order::failpoints;
 use souk_proto_order::v1::order_service_client::OrderServiceClient;
 use souk_proto_order::v1::{
     CancelOrderRequest, ListOrdersRequest, Order, OrderItem, OrderState, PlaceOrderRequest, WatchOrderRequest,
 };
-use souk_testkit::process::Process;
-use souk_testkit::suite::Client;
+use souk_testkit::process::{Process, database, owed};
+use souk_testkit::suite::{Client, assert_invariants};
+use souk_testkit::{PATIENCE, within};
+use tokio::runtime::Handle;
 use tonic::Status;
 
 const SKU: &str = "TEA-GREEN-100G";
@@ -23,6 +26,11 @@ const KEY: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 const CANCEL_KEY: &str = "01890a5d-ac96-774b-bcce-b302099a8058";
 /// A hold that nobody comes back for ends so soon.
 const SHORT_HOLD: [&str; 2] = ["--order.limits.hold_ttl_ms", "3000"];
+const HOLD: Duration = Duration::from_secs(3);
+/// How often [`Process`] has the inventory look for them.
+const SWEEP: Duration = Duration::from_millis(200);
+/// For the start of the process, on a slow machine.
+const SPARE: Duration = Duration::from_secs(5);
 /// What a killed process had taken up is taken up by the next so soon.
 const SHORT_LEASES: [&str; 6] =
     ["--order.saga.lease_ms", "3000", "--order.inventory.timeout_ms", "2500", "--order.relay.lease_ttl_ms", "2000"];
@@ -59,31 +67,13 @@ async fn reaches(orders: &mut OrderServiceClient<Client>, order_id: &str, state:
     tokio::time::timeout(Duration::from_mins(1), watching).await.expect("the order reaches its state");
 }
 
-/// `held` and `allocated` of the product, and the equations, from the inventory's own tables.
-async fn stock(folder: &Path) -> (i64, i64) {
-    let url = format!("sqlite://{}", folder.join("souk-data/inventory.sqlite").display());
-    let db = Db::open(&DbConfig::at(url)).await.unwrap();
-    let mut tx = db.read().await.unwrap();
-    let violations = souk_inventory::store::invariants::check(&mut tx).await.unwrap();
-    assert!(violations.is_empty(), "{violations:?}");
-    let row =
-        souk_db::sql("SELECT held, allocated FROM stock WHERE sku = $1").bind(SKU).fetch_one(&mut tx).await.unwrap();
+/// `held` and `allocated` of the product.
+async fn stock(inventory: &Db) -> (i64, i64) {
+    let mut tx = inventory.read().await.unwrap();
+    let text = "SELECT held, allocated FROM stock WHERE sku = $1";
+    let row = souk_db::sql(text).bind(SKU).fetch_one(&mut tx).await.unwrap();
     tx.rollback().await.unwrap();
-    db.close().await;
     row
-}
-
-/// What is still owed: steps of orders and events that were not published.
-async fn owed(folder: &Path) -> i64 {
-    let url = format!("sqlite://{}", folder.join("souk-data/order.sqlite").display());
-    let db = Db::open(&DbConfig::at(url)).await.unwrap();
-    let mut tx = db.read().await.unwrap();
-    let text = "SELECT (SELECT COUNT(*) FROM saga_steps WHERE state = 'DUE')
-                     + (SELECT COUNT(*) FROM outbox WHERE published_at IS NULL)";
-    let (count,): (i64,) = souk_db::sql(text).fetch_one(&mut tx).await.unwrap();
-    tx.rollback().await.unwrap();
-    db.close().await;
-    count
 }
 
 fn of_cancelling(failpoint: &str) -> bool {
@@ -121,28 +111,28 @@ async fn survives(failpoint: String) -> bool {
     reaches(&mut orders, &answer.order_id, end).await;
     let all = orders.list_orders(ListOrdersRequest::default()).await.unwrap().into_inner().orders;
     assert_eq!(all.len(), 1, "{failpoint}: one key is one order");
-    at_rest(folder.path(), (0, allocated), failpoint).await;
+    at_rest(folder.path(), (0, allocated), PATIENCE, failpoint).await;
     process.stop();
     assert!(killed, "{failpoint} was not reached");
     killed
 }
 
-/// Within a hold's time and a sweep, nothing is held for nobody, and nothing is owed.
-async fn at_rest(folder: &Path, expected: (i64, i64), failpoint: &str) {
-    for _ in 0..600 {
-        if stock(folder).await == expected && owed(folder).await == 0 {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    panic!("{failpoint}: stock {:?}, expected {expected:?}; owed {}", stock(folder).await, owed(folder).await);
+/// Within `limit`, nothing is held for nobody, and nothing is owed. The equations hold all the time.
+async fn at_rest(folder: &Path, expected: (i64, i64), limit: Duration, failpoint: &str) {
+    let (inventory, order) = (database(folder, "inventory").await, database(folder, "order").await);
+    let what = format!("{failpoint}: {expected:?} held and allocated, and nothing owed");
+    within(limit, &what, async || {
+        assert_invariants(&inventory).await;
+        stock(&inventory).await == expected && owed(&order).await == 0
+    })
+    .await;
 }
 
 /// Every named step of an order's way: those of the order service, and the two changes of the stock, each before its commit. The inventory
 /// has changed the stock once for each product of the demonstration before the first order comes.
 fn steps() -> Vec<String> {
     let loaded = souk::demo::PRODUCTS.len();
-    let stock = [loaded + 1, loaded + 2].map(|hit| format!("inventory.before_commit:{hit}"));
+    let stock = [loaded + 1, loaded + 2].map(|hit| format!("{}:{hit}", change_stock::BEFORE_COMMIT));
     failpoints::ALL.iter().map(|name| (*name).to_owned()).chain(stock).collect()
 }
 
@@ -151,9 +141,10 @@ async fn an_order_survives_a_kill_at_every_step() {
     let steps = steps();
     let mut tests = tokio::task::JoinSet::new();
     let mut killed = 0;
-    for step in &steps {
-        tests.spawn(survives(step.clone()));
-        // They wait more than they work.
+    for step in steps.iter().cloned() {
+        // Each on a thread of its own, which waits for the processes, and waits more than it works.
+        let runtime = Handle::current();
+        tests.spawn_blocking(move || runtime.block_on(survives(step)));
         if tests.len() == 4 {
             killed += usize::from(tests.join_next().await.unwrap().unwrap());
         }
@@ -173,8 +164,10 @@ async fn a_hold_that_nobody_comes_back_for_ends() {
     let alice = process.alice().await;
     place(&mut process.orders(&alice)).await.unwrap_err();
     assert!(process.killed());
-    assert_eq!(stock(folder.path()).await, (3, 0), "the stock is held");
+    let killed_at = tokio::time::Instant::now();
+    assert_eq!(stock(&database(folder.path(), "inventory").await).await, (3, 0), "the stock is held");
     let process = start(folder.path(), None, &SHORT_HOLD);
-    at_rest(folder.path(), (0, 0), "an abandoned hold").await;
+    let end = killed_at + HOLD + SWEEP + SPARE;
+    at_rest(folder.path(), (0, 0), end.duration_since(tokio::time::Instant::now()), "an abandoned hold").await;
     process.stop();
 }

@@ -20,6 +20,9 @@ use crate::events;
 use crate::ops::App;
 use crate::store;
 
+/// Where a crash test kills this service: a change of the stock is written and not committed.
+pub const BEFORE_COMMIT: &str = "inventory.before_commit";
+
 /// Commands that are done together, in order, and who gave them. Each is done or refused on its own.
 #[derive(Clone, Debug)]
 pub struct Instruction {
@@ -71,7 +74,7 @@ impl Batch for StockBatch {
         let decisions: Vec<Vec<Decision>> =
             instructions.iter().map(|instruction| instruction.decide(&mut book, now)).collect();
         levels.extend(self.save(tx, book, now).await?);
-        failpoint("inventory.before_commit");
+        failpoint(BEFORE_COMMIT);
         let changed = Arc::new(ChangedLevels { levels, told: AtomicBool::new(false) });
         Ok(decisions.into_iter().map(|answers| Ok(Done { answers, changed: changed.clone() })).collect())
     }
