@@ -16,6 +16,7 @@ use prometheus_client::metrics::family::Family;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use souk_db::{Db, Kind, Tx};
+use souk_runtime::config::{BATCH, MS_MAX, check_bounds};
 use souk_runtime::{Kernel, Metrics, story};
 use tokio::sync::Semaphore;
 use tracing::{Instrument, error, info_span, warn};
@@ -23,7 +24,7 @@ use uuid::Uuid;
 
 use crate::bus::BusError;
 use crate::event::{DecodeError, Event};
-use crate::pause::{backoff, hours_before};
+use crate::pause::{KEEP_HOURS_MAX, backoff, hours_before};
 use crate::steps::{self, Steps};
 use crate::subject::{Pattern, PatternError};
 use crate::{dead_letters, inbox};
@@ -116,6 +117,24 @@ impl Default for ConsumerConfig {
             sweep_interval_ms: 60_000,
             sweep_batch_max: 500,
         }
+    }
+}
+
+impl ConsumerConfig {
+    /// Notes what cannot be; `at` is where the settings stand.
+    pub fn validate(&self, at: &str, problems: &mut Vec<String>) {
+        let batches =
+            [("concurrency_max", self.concurrency_max as u64), ("sweep_batch_max", self.sweep_batch_max.into())];
+        check_bounds(problems, at, BATCH, &batches);
+        check_bounds(problems, at, 1..=i32::MAX as u64, &[("tries_max", self.tries_max.into())]);
+        let times = [
+            ("backoff_first_ms", self.backoff_first_ms),
+            ("backoff_max_ms", self.backoff_max_ms),
+            ("handle_timeout_ms", self.handle_timeout_ms),
+            ("sweep_interval_ms", self.sweep_interval_ms),
+        ];
+        check_bounds(problems, at, 1..=MS_MAX, &times);
+        check_bounds(problems, at, 1..=KEEP_HOURS_MAX, &[("inbox_keep_hours", self.inbox_keep_hours.into())]);
     }
 }
 
@@ -376,5 +395,34 @@ impl Meters {
             parked: counter("consumer_parked", "Events given up on: dead letters"),
             replayed: counter("consumer_replayed", "Dead letters that a replay applied"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_out_of_bounds_is_named() {
+        let usual = ConsumerConfig::default();
+        let bad = [
+            ("tries_max", ConsumerConfig { tries_max: 0, ..usual.clone() }),
+            ("backoff_first_ms", ConsumerConfig { backoff_first_ms: 0, ..usual.clone() }),
+            ("backoff_max_ms", ConsumerConfig { backoff_max_ms: MS_MAX + 1, ..usual.clone() }),
+            ("handle_timeout_ms", ConsumerConfig { handle_timeout_ms: 0, ..usual.clone() }),
+            ("concurrency_max", ConsumerConfig { concurrency_max: 0, ..usual.clone() }),
+            ("inbox_keep_hours", ConsumerConfig { inbox_keep_hours: 0, ..usual.clone() }),
+            ("sweep_interval_ms", ConsumerConfig { sweep_interval_ms: MS_MAX + 1, ..usual.clone() }),
+            ("sweep_batch_max", ConsumerConfig { sweep_batch_max: 10_001, ..usual.clone() }),
+        ];
+        for (name, config) in bad {
+            let mut problems = Vec::new();
+            config.validate("consumer", &mut problems);
+            assert_eq!(problems.len(), 1, "{name}: {problems:?}");
+            assert!(problems[0].starts_with(&format!("consumer.{name} must be ")), "{problems:?}");
+        }
+        let mut problems = Vec::new();
+        usual.validate("consumer", &mut problems);
+        assert!(problems.is_empty(), "{problems:?}");
     }
 }

@@ -7,6 +7,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 /// A hundred years: what a setting has beyond that makes no difference, and neither chrono nor a database need know it.
 const HOURS_MAX: u32 = 100 * 366 * 24;
 
+/// Ten years: nobody sets that something be kept for longer.
+pub(crate) const KEEP_HOURS_MAX: u64 = 10 * 365 * 24;
+
 /// So many hours ago.
 pub(crate) fn hours_before(now: DateTime<Utc>, hours: u32) -> DateTime<Utc> {
     now - TimeDelta::hours(hours.min(HOURS_MAX).into())

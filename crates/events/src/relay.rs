@@ -16,6 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use souk_db::lease::{self, Lease};
 use souk_db::{Db, Error};
+use souk_runtime::config::{BATCH, MS_MAX, check_bounds};
 use souk_runtime::{Kernel, Metrics, story};
 use tokio::sync::Notify;
 use tracing::{Instrument, debug, info, info_span, warn};
@@ -23,7 +24,7 @@ use uuid::Uuid;
 
 use crate::bus::Bus;
 use crate::outbox::Backlog;
-use crate::pause::{backoff, delta};
+use crate::pause::{KEEP_HOURS_MAX, backoff, delta};
 use crate::steps::Steps;
 use term::{End, Term};
 
@@ -67,6 +68,28 @@ impl Default for RelayConfig {
             sweep_interval_ms: 60_000,
             sweep_batch_max: 500,
         }
+    }
+}
+
+impl RelayConfig {
+    /// Notes what cannot be; `at` is where the settings stand.
+    pub fn validate(&self, at: &str, problems: &mut Vec<String>) {
+        let batches = [
+            ("batch_max", self.batch_max.into()),
+            ("aggregates_max", self.aggregates_max as u64),
+            ("chain_max", self.chain_max.into()),
+            ("sweep_batch_max", self.sweep_batch_max.into()),
+        ];
+        check_bounds(problems, at, BATCH, &batches);
+        let times = [
+            ("poll_interval_ms", self.poll_interval_ms),
+            ("lease_ttl_ms", self.lease_ttl_ms),
+            ("backoff_first_ms", self.backoff_first_ms),
+            ("backoff_max_ms", self.backoff_max_ms),
+            ("sweep_interval_ms", self.sweep_interval_ms),
+        ];
+        check_bounds(problems, at, 1..=MS_MAX, &times);
+        check_bounds(problems, at, 0..=KEEP_HOURS_MAX, &[("keep_hours", self.keep_hours.into())]);
     }
 }
 
@@ -231,5 +254,36 @@ impl Meters {
     fn forget_backlog(&self) {
         self.unpublished.remove(&self.service);
         self.oldest_seconds.remove(&self.service);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_out_of_bounds_is_named() {
+        let usual = RelayConfig::default();
+        let bad = [
+            ("batch_max", RelayConfig { batch_max: 0, ..usual.clone() }),
+            ("aggregates_max", RelayConfig { aggregates_max: 10_001, ..usual.clone() }),
+            ("chain_max", RelayConfig { chain_max: 0, ..usual.clone() }),
+            ("poll_interval_ms", RelayConfig { poll_interval_ms: 0, ..usual.clone() }),
+            ("lease_ttl_ms", RelayConfig { lease_ttl_ms: MS_MAX + 1, ..usual.clone() }),
+            ("backoff_first_ms", RelayConfig { backoff_first_ms: 0, ..usual.clone() }),
+            ("backoff_max_ms", RelayConfig { backoff_max_ms: MS_MAX + 1, ..usual.clone() }),
+            ("keep_hours", RelayConfig { keep_hours: 87_601, ..usual.clone() }),
+            ("sweep_interval_ms", RelayConfig { sweep_interval_ms: 0, ..usual.clone() }),
+            ("sweep_batch_max", RelayConfig { sweep_batch_max: 10_001, ..usual.clone() }),
+        ];
+        for (name, config) in bad {
+            let mut problems = Vec::new();
+            config.validate("relay", &mut problems);
+            assert_eq!(problems.len(), 1, "{name}: {problems:?}");
+            assert!(problems[0].starts_with(&format!("relay.{name} must be ")), "{problems:?}");
+        }
+        let mut problems = Vec::new();
+        usual.validate("relay", &mut problems);
+        assert!(problems.is_empty(), "{problems:?}");
     }
 }

@@ -7,6 +7,7 @@
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::io::IsTerminal;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -23,8 +24,24 @@ const PREFIX: &str = "SOUK_";
 
 /// The settings of a binary.
 pub trait Config: Serialize + DeserializeOwned + Default + JsonSchema {
-    /// Notes what cannot be: `problems.push("order.hold_ttl_ms must be more than 0".into())`.
+    /// Notes what cannot be: `problems.push("user.issuer must be set".into())`, or [`check_bounds`] for a number.
     fn validate(&self, problems: &mut Vec<String>);
+}
+
+/// A year. No time that is set is longer, so that none that is reckoned with it lies past the end of time.
+pub const MS_MAX: u64 = 365 * 24 * 3_600_000;
+/// Of what is read, written or done in one go, or at a time.
+pub const BATCH: RangeInclusive<u64> = 1..=10_000;
+/// The bytes of a message, a page and the like: less may hold no entry, more is memory that one peer takes.
+pub const BYTES: RangeInclusive<u64> = 1_024..=16 * 1_024 * 1_024;
+
+/// Notes each of the `settings`, which stand at `at`, whose value is not one of those `allowed`.
+pub fn check_bounds(problems: &mut Vec<String>, at: &str, allowed: RangeInclusive<u64>, settings: &[(&str, u64)]) {
+    for (name, value) in settings {
+        if !allowed.contains(value) {
+            problems.push(format!("{at}.{name} must be {} to {}", allowed.start(), allowed.end()));
+        }
+    }
 }
 
 /// What the command line says of the binary itself.
@@ -269,9 +286,7 @@ mod tests {
 
     impl Config for Shop {
         fn validate(&self, problems: &mut Vec<String>) {
-            if self.door.width == 0 {
-                problems.push("door.width must be more than 0".into());
-            }
+            check_bounds(problems, "door", 1..=500, &[("width", self.door.width.into())]);
         }
     }
 
@@ -328,12 +343,21 @@ mod tests {
     fn a_value_that_cannot_be_is_refused() {
         Jail::expect_with(|jail| {
             assert!(run(&["--door.width", "wide"]).unwrap_err().to_string().contains("width"));
-            assert!(run(&["--door.width", "0"]).unwrap_err().to_string().contains("door.width must be more than 0"));
+            assert!(run(&["--door.width", "0"]).unwrap_err().to_string().contains("door.width must be 1 to 500"));
             assert!(run(&["--config", "missing.toml"]).is_err());
             jail.set_env("SOUK_FAILPOINT", "not a setting");
             loaded(&[]);
             Ok(())
         });
+    }
+
+    #[test]
+    fn both_bounds_can_be_set_and_whatever_is_outside_is_named() {
+        let mut problems = Vec::new();
+        check_bounds(&mut problems, "door", 1..=5, &[("width", 1), ("height", 5)]);
+        assert!(problems.is_empty(), "{problems:?}");
+        check_bounds(&mut problems, "door", 1..=5, &[("width", 0), ("height", 3), ("depth", 6)]);
+        assert_eq!(problems, ["door.width must be 1 to 5", "door.depth must be 1 to 5"]);
     }
 
     #[test]

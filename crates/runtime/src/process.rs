@@ -13,7 +13,7 @@ use tracing::{error, info};
 
 use crate::admin::{self, AdminConfig};
 use crate::clock::Clock;
-use crate::config::{self, App, Config, Loaded};
+use crate::config::{self, App, Config, Loaded, check_bounds};
 use crate::kernel::Kernel;
 use crate::readiness::Check;
 use crate::server;
@@ -44,6 +44,18 @@ impl Default for ProcessConfig {
         }
     }
 }
+
+impl ProcessConfig {
+    /// Notes what cannot be; `at` is where the settings stand.
+    pub fn validate(&self, at: &str, problems: &mut Vec<String>) {
+        check_bounds(problems, at, 0..=WORKER_THREADS_MAX, &[("worker_threads", self.worker_threads as u64)]);
+        let timeout = [("shutdown_timeout_ms", self.shutdown_timeout_ms)];
+        check_bounds(problems, at, 1..=server::DRAIN_TIMEOUT_MS_MAX, &timeout);
+    }
+}
+
+/// No machine that we know has more cores.
+const WORKER_THREADS_MAX: u64 = 1_024;
 
 /// Loads the configuration, runs `start`, and waits for SIGINT or SIGTERM; then ends every task in order. A second signal ends at once.
 ///
@@ -142,4 +154,30 @@ fn print(text: &str) -> ExitCode {
 fn fail(error: &(dyn std::error::Error + 'static)) -> ExitCode {
     drop(writeln!(std::io::stderr(), "error: {}", story(error)));
     ExitCode::FAILURE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_out_of_bounds_is_named() {
+        let problems = |config: ProcessConfig| {
+            let mut problems = Vec::new();
+            config.validate("process", &mut problems);
+            problems
+        };
+        let (usual, hour) = (ProcessConfig::default(), 3_600_000);
+        assert_eq!(problems(usual.clone()), Vec::<String>::new());
+        assert_eq!(
+            problems(ProcessConfig { worker_threads: 1_024, shutdown_timeout_ms: hour, ..usual.clone() }),
+            Vec::<String>::new()
+        );
+        for shutdown_timeout_ms in [0, hour + 1] {
+            assert_eq!(
+                problems(ProcessConfig { worker_threads: 1_025, shutdown_timeout_ms, ..usual.clone() }),
+                ["process.worker_threads must be 0 to 1024", "process.shutdown_timeout_ms must be 1 to 3600000"]
+            );
+        }
+    }
 }

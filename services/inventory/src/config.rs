@@ -7,6 +7,7 @@ use souk_events::RelayConfig;
 use souk_interceptors::client::ClientConfig;
 use souk_interceptors::server::StackConfig;
 use souk_runtime::ProcessConfig;
+use souk_runtime::config::{BATCH, BYTES, MS_MAX, check_bounds};
 use souk_runtime::server::ServerConfig;
 
 /// The settings of the inventory service.
@@ -62,38 +63,38 @@ impl Default for Config {
     }
 }
 
-/// A year: nothing here is longer, so that no time that is reckoned with it lies past the end of time.
-const MS_MAX: u64 = 365 * 24 * 3_600_000;
+/// Rows of one stream: more are no setting but a mistake.
+const IMPORT_ROWS_MAX: u64 = 10_000_000;
 
 impl Config {
     /// Notes what cannot be.
     pub fn validate(&self, problems: &mut Vec<String>) {
         let limits = &self.limits;
-        let mut positive = |name: &str, value: u64| {
-            if value == 0 {
-                problems.push(format!("inventory.limits.{name} must be more than 0"));
-            }
-        };
-        positive("sweep_interval_ms", limits.sweep_interval_ms);
-        positive("sweep_batch_max", limits.sweep_batch_max.into());
-        positive("due_holds_max", limits.due_holds_max.into());
-        positive("watch_poll_ms", limits.watch_poll_ms);
-        positive("health_interval_ms", limits.health_interval_ms);
-        positive("duplicate_wait_ms", limits.duplicate_wait_ms);
-        positive("sync_batch_max", limits.sync_batch_max as u64);
-        positive("import_batch_max", limits.import_batch_max as u64);
-        for (name, value) in [
+        let batches = [
+            ("sweep_batch_max", limits.sweep_batch_max.into()),
+            ("due_holds_max", limits.due_holds_max.into()),
+            ("sync_batch_max", limits.sync_batch_max as u64),
+            ("import_batch_max", limits.import_batch_max as u64),
+        ];
+        check_bounds(problems, "inventory.limits", BATCH, &batches);
+        let rows = [("import_rows_max", limits.import_rows_max.into())];
+        check_bounds(problems, "inventory.limits", 1..=IMPORT_ROWS_MAX, &rows);
+        let bytes = [
+            ("page_bytes_max", limits.page_bytes_max as u64),
+            ("catalog_message_bytes_max", limits.catalog_message_bytes_max as u64),
+            ("stock_message_bytes_max", limits.stock_message_bytes_max as u64),
+        ];
+        check_bounds(problems, "inventory.limits", BYTES, &bytes);
+        let times = [
             ("sweep_interval_ms", limits.sweep_interval_ms),
             ("watch_poll_ms", limits.watch_poll_ms),
             ("health_interval_ms", limits.health_interval_ms),
             ("duplicate_wait_ms", limits.duplicate_wait_ms),
-        ] {
-            if value > MS_MAX {
-                problems.push(format!("inventory.limits.{name} must be at most {MS_MAX}"));
-            }
-        }
+        ];
+        check_bounds(problems, "inventory.limits", 1..=MS_MAX, &times);
         self.database.validate("inventory.database", problems);
         self.group.validate("inventory.group", problems);
+        self.relay.validate("inventory.relay", problems);
         self.server.validate("inventory.server", problems);
         self.stack.validate("inventory.stack", problems);
         self.user.validate("inventory.user", problems);
@@ -112,6 +113,7 @@ pub struct Process {
 
 impl souk_runtime::config::Config for Process {
     fn validate(&self, problems: &mut Vec<String>) {
+        self.process.validate("process", problems);
         self.inventory.validate(problems);
     }
 }
@@ -169,6 +171,8 @@ impl Default for Limits {
 mod tests {
     use super::*;
 
+    type Change = fn(&mut Config);
+
     #[test]
     fn what_cannot_be_is_named() {
         let mut problems = Vec::new();
@@ -183,6 +187,39 @@ mod tests {
         assert_eq!(problems.len(), named.len(), "{problems:?}");
         for (name, problem) in named.iter().zip(&problems) {
             assert!(problem.starts_with(&format!("inventory.{name} ")), "{problem}");
+        }
+    }
+
+    #[test]
+    fn what_is_out_of_bounds_is_named() {
+        let bad: [(&str, Change); 19] = [
+            ("server.header_bytes_max", |config| config.server.header_bytes_max = 0),
+            ("server.drain_timeout_ms", |config| config.server.drain_timeout_ms = 3_600_001),
+            ("stack.calls_max", |config| config.stack.calls_max = 0),
+            ("database.connections_max", |config| config.database.connections_max = 0),
+            ("group.queue_max", |config| config.group.queue_max = 0),
+            ("relay.batch_max", |config| config.relay.batch_max = 0),
+            ("user.backoff_ms", |config| config.user.backoff_ms = 60_001),
+            ("limits.sweep_interval_ms", |config| config.limits.sweep_interval_ms = 0),
+            ("limits.sweep_batch_max", |config| config.limits.sweep_batch_max = 10_001),
+            ("limits.due_holds_max", |config| config.limits.due_holds_max = 0),
+            ("limits.watch_poll_ms", |config| config.limits.watch_poll_ms = MS_MAX + 1),
+            ("limits.health_interval_ms", |config| config.limits.health_interval_ms = 0),
+            ("limits.duplicate_wait_ms", |config| config.limits.duplicate_wait_ms = 0),
+            ("limits.sync_batch_max", |config| config.limits.sync_batch_max = 10_001),
+            ("limits.import_rows_max", |config| config.limits.import_rows_max = 0),
+            ("limits.import_batch_max", |config| config.limits.import_batch_max = 10_001),
+            ("limits.page_bytes_max", |config| config.limits.page_bytes_max = 0),
+            ("limits.catalog_message_bytes_max", |config| config.limits.catalog_message_bytes_max = 0),
+            ("limits.stock_message_bytes_max", |config| config.limits.stock_message_bytes_max = 16 * 1_024 * 1_024 + 1),
+        ];
+        for (name, change) in bad {
+            let mut config = Config::default();
+            change(&mut config);
+            let mut problems = Vec::new();
+            config.validate(&mut problems);
+            assert_eq!(problems.len(), 1, "{name}: {problems:?}");
+            assert!(problems[0].starts_with(&format!("inventory.{name} must be ")), "{problems:?}");
         }
     }
 }

@@ -6,6 +6,8 @@ use souk_db::{DbConfig, GroupConfig};
 use souk_events::RelayConfig;
 use souk_interceptors::client::ClientConfig;
 use souk_interceptors::server::StackConfig;
+pub use souk_runtime::config::MS_MAX;
+use souk_runtime::config::{BATCH, BYTES, check_bounds};
 use souk_runtime::server::ServerConfig;
 use souk_runtime::{ProcessConfig, Secret};
 
@@ -165,48 +167,46 @@ impl Default for Config {
 
 /// The inventory holds stock for 31 days at most.
 const HOLD_TTL_MS_MAX: u64 = 31 * 24 * 3_600_000;
-/// A year: nothing here is longer, so that no time that is reckoned with it lies past the end of time.
-pub const MS_MAX: u64 = 365 * 24 * 3_600_000;
+/// Prices that are remembered, orders of one stream: more are no setting but a mistake.
+const COUNT_MAX: u64 = 10_000_000;
 
 impl Config {
     /// Notes what cannot be.
     pub fn validate(&self, problems: &mut Vec<String>) {
         let (limits, saga) = (&self.limits, &self.saga);
-        let positive = [
+        let batches = [
             ("saga.concurrency_max", saga.concurrency_max as u64),
-            ("saga.deadline_ms", saga.deadline_ms),
-            ("saga.backoff_ms", saga.backoff_ms),
-            ("saga.sweep_interval_ms", saga.sweep_interval_ms),
-            ("limits.prices_max", limits.prices_max as u64),
-            ("limits.place_orders_max", limits.place_orders_max as u64),
             ("limits.place_orders_concurrency", limits.place_orders_concurrency as u64),
             ("limits.watch_batch_max", limits.watch_batch_max.into()),
-            ("limits.watch_poll_ms", limits.watch_poll_ms),
-            ("limits.health_interval_ms", limits.health_interval_ms),
-            ("limits.sweep_interval_ms", limits.sweep_interval_ms),
             ("limits.sweep_batch_max", limits.sweep_batch_max.into()),
         ];
-        for (name, _) in positive.into_iter().filter(|(_, value)| *value == 0) {
-            problems.push(format!("order.{name} must be more than 0"));
-        }
+        check_bounds(problems, "order", BATCH, &batches);
+        let remembered = [
+            ("limits.prices_max", limits.prices_max as u64),
+            ("limits.place_orders_max", limits.place_orders_max as u64),
+        ];
+        check_bounds(problems, "order", 1..=COUNT_MAX, &remembered);
+        let bytes = [
+            ("limits.place_orders_result_bytes_max", limits.place_orders_result_bytes_max as u64),
+            ("limits.page_bytes_max", limits.page_bytes_max as u64),
+            ("limits.message_bytes_max", limits.message_bytes_max as u64),
+        ];
+        check_bounds(problems, "order", BYTES, &bytes);
         let times = [
             ("saga.lease_ms", saga.lease_ms),
             ("saga.deadline_ms", saga.deadline_ms),
             ("saga.backoff_ms", saga.backoff_ms),
             ("saga.backoff_max_ms", saga.backoff_max_ms),
             ("saga.sweep_interval_ms", saga.sweep_interval_ms),
-            ("limits.duplicate_wait_ms", limits.duplicate_wait_ms),
-            ("limits.price_ttl_ms", limits.price_ttl_ms),
             ("limits.watch_poll_ms", limits.watch_poll_ms),
             ("limits.health_interval_ms", limits.health_interval_ms),
             ("limits.sweep_interval_ms", limits.sweep_interval_ms),
         ];
-        for (name, _) in times.into_iter().filter(|(_, value)| *value > MS_MAX) {
-            problems.push(format!("order.{name} must be at most {MS_MAX}"));
-        }
-        if !(1_000..=HOLD_TTL_MS_MAX).contains(&limits.hold_ttl_ms) {
-            problems.push(format!("order.limits.hold_ttl_ms must be 1000 to {HOLD_TTL_MS_MAX}"));
-        }
+        check_bounds(problems, "order", 1..=MS_MAX, &times);
+        let times_or_none =
+            [("limits.duplicate_wait_ms", limits.duplicate_wait_ms), ("limits.price_ttl_ms", limits.price_ttl_ms)];
+        check_bounds(problems, "order", 0..=MS_MAX, &times_or_none);
+        check_bounds(problems, "order", 1_000..=HOLD_TTL_MS_MAX, &[("limits.hold_ttl_ms", limits.hold_ttl_ms)]);
         if saga.lease_ms <= self.inventory.timeout_ms {
             problems.push("order.saga.lease_ms must be more than order.inventory.timeout_ms".to_owned());
         }
@@ -214,6 +214,7 @@ impl Config {
         self.stack.validate("order.stack", problems);
         self.database.validate("order.database", problems);
         self.group.validate("order.group", problems);
+        self.relay.validate("order.relay", problems);
         self.user.validate("order.user", problems);
         self.inventory.validate("order.inventory", problems);
     }
@@ -231,6 +232,7 @@ pub struct Process {
 
 impl souk_runtime::config::Config for Process {
     fn validate(&self, problems: &mut Vec<String>) {
+        self.process.validate("process", problems);
         self.order.validate(problems);
         if self.order.token.client_secret.is_empty() {
             problems.push("order.token.client_secret must be set: it is how the inventory knows us".to_owned());
@@ -241,6 +243,8 @@ impl souk_runtime::config::Config for Process {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    type Change = fn(&mut Config);
 
     #[test]
     fn the_defaults_can_be_used_and_what_cannot_is_named() {
@@ -278,5 +282,46 @@ mod tests {
         let mut problems = Vec::new();
         Config { saga, limits, ..Config::default() }.validate(&mut problems);
         assert_eq!(problems.len(), 11, "{problems:?}");
+    }
+
+    #[test]
+    fn what_is_out_of_bounds_is_named() {
+        let bad: [(&str, Change); 27] = [
+            ("server.header_bytes_max", |config| config.server.header_bytes_max = 0),
+            ("server.drain_timeout_ms", |config| config.server.drain_timeout_ms = 3_600_001),
+            ("stack.calls_max", |config| config.stack.calls_max = 0),
+            ("database.connections_max", |config| config.database.connections_max = 0),
+            ("group.queue_max", |config| config.group.queue_max = 0),
+            ("relay.batch_max", |config| config.relay.batch_max = 0),
+            ("user.backoff_ms", |config| config.user.backoff_ms = 60_001),
+            ("inventory.tries_max", |config| config.inventory.tries_max = 0),
+            ("saga.concurrency_max", |config| config.saga.concurrency_max = 10_001),
+            ("saga.deadline_ms", |config| config.saga.deadline_ms = 0),
+            ("saga.backoff_ms", |config| config.saga.backoff_ms = 0),
+            ("saga.backoff_max_ms", |config| config.saga.backoff_max_ms = 0),
+            ("saga.sweep_interval_ms", |config| config.saga.sweep_interval_ms = 0),
+            ("limits.hold_ttl_ms", |config| config.limits.hold_ttl_ms = 999),
+            ("limits.duplicate_wait_ms", |config| config.limits.duplicate_wait_ms = MS_MAX + 1),
+            ("limits.prices_max", |config| config.limits.prices_max = 0),
+            ("limits.price_ttl_ms", |config| config.limits.price_ttl_ms = MS_MAX + 1),
+            ("limits.place_orders_max", |config| config.limits.place_orders_max = 10_000_001),
+            ("limits.place_orders_concurrency", |config| config.limits.place_orders_concurrency = 10_001),
+            ("limits.place_orders_result_bytes_max", |config| config.limits.place_orders_result_bytes_max = 0),
+            ("limits.watch_batch_max", |config| config.limits.watch_batch_max = 0),
+            ("limits.watch_poll_ms", |config| config.limits.watch_poll_ms = 0),
+            ("limits.page_bytes_max", |config| config.limits.page_bytes_max = 0),
+            ("limits.health_interval_ms", |config| config.limits.health_interval_ms = 0),
+            ("limits.sweep_interval_ms", |config| config.limits.sweep_interval_ms = 0),
+            ("limits.sweep_batch_max", |config| config.limits.sweep_batch_max = 10_001),
+            ("limits.message_bytes_max", |config| config.limits.message_bytes_max = 0),
+        ];
+        for (name, change) in bad {
+            let mut config = Config::default();
+            change(&mut config);
+            let mut problems = Vec::new();
+            config.validate(&mut problems);
+            assert_eq!(problems.len(), 1, "{name}: {problems:?}");
+            assert!(problems[0].starts_with(&format!("order.{name} must be ")), "{problems:?}");
+        }
     }
 }

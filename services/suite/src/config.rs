@@ -22,6 +22,7 @@ pub struct Config {
 
 impl souk_runtime::config::Config for Config {
     fn validate(&self, problems: &mut Vec<String>) {
+        self.process.validate("process", problems);
         self.user.validate(problems);
         self.inventory.validate(problems);
         self.order.validate(problems);

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use souk_db::DbConfig;
 use souk_events::RelayConfig;
 use souk_interceptors::server::StackConfig;
+use souk_runtime::config::{BATCH, BYTES, check_bounds};
 use souk_runtime::server::ServerConfig;
 use souk_runtime::{ProcessConfig, Secret};
 
@@ -18,10 +19,13 @@ use crate::domain::{Email, SessionRules};
 /// The port that it listens on if nothing is said.
 const PORT: u16 = 50_051;
 /// Verifiers keep a list of keys for five minutes, and a replica learns of a new key within `keys.check_interval_ms`.
-const PUBLISH_MS_MIN: u64 = 6 * 60_000;
+const PUBLISH_MS_MIN: u64 = 6 * MINUTE_MS;
 /// Ten years. With these upper bounds no time that is computed from now is one that cannot be.
 const HOURS_MAX: u32 = 10 * 365 * 24;
-const HOUR_MS: u64 = 3_600_000;
+/// It must be listed for less time than it signs.
+const PUBLISH_MS_MAX: u64 = HOURS_MAX as u64 * HOUR_MS;
+const MINUTE_MS: u64 = 60_000;
+const HOUR_MS: u64 = 60 * MINUTE_MS;
 const DAY_MS: u64 = 24 * HOUR_MS;
 const YEAR_MS: u64 = 365 * DAY_MS;
 /// Shorter secrets of services could be guessed.
@@ -113,7 +117,7 @@ impl Default for TokensConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct KeysConfig {
-    /// A key is listed so many milliseconds before it signs.
+    /// A key is listed so many milliseconds before it signs. Six minutes at least: verifiers keep lists for five.
     pub publish_ms: u64,
     /// It signs for so many hours.
     pub sign_hours: u32,
@@ -213,6 +217,7 @@ pub struct Process {
 
 impl souk_runtime::config::Config for Process {
     fn validate(&self, problems: &mut Vec<String>) {
+        self.process.validate("process", problems);
         self.user.validate(problems);
     }
 }
@@ -228,11 +233,12 @@ impl Config {
         must(!self.issuer.is_empty(), "issuer must be set");
         must(!self.audience.is_empty(), "audience must be set");
         must(Email::parse(&self.admin_email).is_ok(), "admin_email must be an address");
-        self.validate_tokens_and_keys(&mut must);
-        self.validate_work(&mut must);
+        self.validate_tokens_and_keys(problems);
+        self.validate_work(problems);
         self.server.validate("user.server", problems);
         self.stack.validate("user.stack", problems);
         self.database.validate("user.database", problems);
+        self.relay.validate("user.relay", problems);
         for (name, account) in &self.service_accounts {
             validate_account(name, account, problems);
         }
@@ -240,45 +246,56 @@ impl Config {
 }
 
 impl Config {
-    fn validate_tokens_and_keys(&self, must: &mut impl FnMut(bool, &str)) {
+    fn validate_tokens_and_keys(&self, problems: &mut Vec<String>) {
         let (tokens, keys) = (&self.tokens, &self.keys);
-        must((1_000..=3_600_000).contains(&tokens.access_ms), "tokens.access_ms must be a second to an hour");
-        must((1..=HOURS_MAX).contains(&tokens.idle_hours), "tokens.idle_hours must be 1 to 87600");
-        let absolute = (tokens.idle_hours..=HOURS_MAX).contains(&tokens.absolute_hours);
-        must(absolute, "tokens.absolute_hours must be tokens.idle_hours to 87600");
-        must(tokens.replay_ms <= 60_000, "tokens.replay_ms must be at most a minute");
-        must(
-            keys.publish_ms >= PUBLISH_MS_MIN,
-            "keys.publish_ms must be six minutes or more: verifiers keep lists for five",
-        );
-        must((1..=HOURS_MAX).contains(&keys.sign_hours), "keys.sign_hours must be 1 to 87600");
-        let published_in_time = u64::from(keys.sign_hours) * HOUR_MS > keys.publish_ms;
-        must(published_in_time, "keys.sign_hours must be longer than keys.publish_ms");
+        let hours = [
+            ("tokens.idle_hours", tokens.idle_hours.into()),
+            ("tokens.absolute_hours", tokens.absolute_hours.into()),
+            ("keys.sign_hours", keys.sign_hours.into()),
+        ];
+        check_bounds(problems, "user", 1..=HOURS_MAX.into(), &hours);
+        check_bounds(problems, "user", 1_000..=HOUR_MS, &[("tokens.access_ms", tokens.access_ms)]);
+        check_bounds(problems, "user", 0..=MINUTE_MS, &[("tokens.replay_ms", tokens.replay_ms)]);
+        check_bounds(problems, "user", 1..=MINUTE_MS, &[("keys.check_interval_ms", keys.check_interval_ms)]);
+        check_bounds(problems, "user", PUBLISH_MS_MIN..=PUBLISH_MS_MAX, &[("keys.publish_ms", keys.publish_ms)]);
+        check_bounds(problems, "user", 0..=YEAR_MS, &[("keys.retire_ms", keys.retire_ms)]);
+        if tokens.absolute_hours < tokens.idle_hours {
+            problems.push("user.tokens.absolute_hours must be user.tokens.idle_hours or more".to_owned());
+        }
+        if u64::from(keys.sign_hours) * HOUR_MS <= keys.publish_ms {
+            problems.push("user.keys.sign_hours must be longer than user.keys.publish_ms".to_owned());
+        }
         let two_checks = keys.check_interval_ms.saturating_mul(2);
-        let outlives = keys.retire_ms >= tokens.access_ms.saturating_add(two_checks).saturating_add(60_000);
-        must(outlives, "keys.retire_ms must be longer than tokens.access_ms, two checks and a minute");
-        must(keys.retire_ms <= YEAR_MS, "keys.retire_ms must be at most a year");
-        must((1..=60_000).contains(&keys.check_interval_ms), "keys.check_interval_ms must be 1 to 60000");
+        if keys.retire_ms < tokens.access_ms.saturating_add(two_checks).saturating_add(MINUTE_MS) {
+            let least = "user.tokens.access_ms, two checks and a minute";
+            problems.push(format!("user.keys.retire_ms must be longer than {least}"));
+        }
     }
 
-    fn validate_work(&self, must: &mut impl FnMut(bool, &str)) {
+    fn validate_work(&self, problems: &mut Vec<String>) {
         let (cost, throttle, limits) = (&self.passwords, &self.throttle, &self.limits);
-        let enough = cost.memory_kib >= Cost::FLOOR.memory_kib && cost.passes >= Cost::FLOOR.passes;
-        must(enough, "passwords.memory_kib must be at least 19456 and passwords.passes at least 2");
-        must(cost.memory_kib <= 1_048_576, "passwords.memory_kib must be at most 1048576");
-        must(cost.passes <= 100, "passwords.passes must be at most 100");
-        must(cost.concurrency <= 1_024, "passwords.concurrency must be at most 1024");
-        must(cost.waiting_max <= 100_000, "passwords.waiting_max must be at most 100000");
-        must(throttle.wait_max_ms <= DAY_MS, "throttle.wait_max_ms must be at most a day");
-        must(throttle.forget_ms <= YEAR_MS, "throttle.forget_ms must be at most a year");
-        must((1..=10_000_000).contains(&throttle.pairs_max), "throttle.pairs_max must be 1 to 10000000");
-        let bytes = (1_024..=16 * 1_024 * 1_024).contains(&limits.message_bytes_max);
-        must(bytes, "limits.message_bytes_max must be 1024 to 16777216");
-        must(limits.duplicate_wait_ms <= 60_000, "limits.duplicate_wait_ms must be at most a minute");
-        must((1..=10_000).contains(&limits.stream_batch_max), "limits.stream_batch_max must be 1 to 10000");
-        must((1..=10_000).contains(&limits.sweep_batch_max), "limits.sweep_batch_max must be 1 to 10000");
-        must((1..=DAY_MS).contains(&limits.sweep_interval_ms), "limits.sweep_interval_ms must be 1 to a day");
-        must((1..=DAY_MS).contains(&limits.health_interval_ms), "limits.health_interval_ms must be 1 to a day");
+        let memory = Cost::FLOOR.memory_kib.into()..=1_048_576;
+        check_bounds(problems, "user", memory, &[("passwords.memory_kib", cost.memory_kib.into())]);
+        let passes = Cost::FLOOR.passes.into()..=100;
+        check_bounds(problems, "user", passes, &[("passwords.passes", cost.passes.into())]);
+        check_bounds(problems, "user", 0..=1_024, &[("passwords.concurrency", cost.concurrency as u64)]);
+        check_bounds(problems, "user", 0..=100_000, &[("passwords.waiting_max", cost.waiting_max as u64)]);
+        check_bounds(problems, "user", 0..=1_000, &[("throttle.free_failures", throttle.free_failures.into())]);
+        check_bounds(problems, "user", 0..=DAY_MS, &[("throttle.wait_max_ms", throttle.wait_max_ms)]);
+        check_bounds(problems, "user", 0..=YEAR_MS, &[("throttle.forget_ms", throttle.forget_ms)]);
+        check_bounds(problems, "user", 1..=10_000_000, &[("throttle.pairs_max", throttle.pairs_max as u64)]);
+        check_bounds(problems, "user", BYTES, &[("limits.message_bytes_max", limits.message_bytes_max as u64)]);
+        check_bounds(problems, "user", 0..=MINUTE_MS, &[("limits.duplicate_wait_ms", limits.duplicate_wait_ms)]);
+        let batches = [
+            ("limits.stream_batch_max", limits.stream_batch_max.into()),
+            ("limits.sweep_batch_max", limits.sweep_batch_max.into()),
+        ];
+        check_bounds(problems, "user", BATCH, &batches);
+        let intervals = [
+            ("limits.sweep_interval_ms", limits.sweep_interval_ms),
+            ("limits.health_interval_ms", limits.health_interval_ms),
+        ];
+        check_bounds(problems, "user", 1..=DAY_MS, &intervals);
     }
 }
 
@@ -331,6 +348,8 @@ pub(crate) fn millis(milliseconds: u64) -> TimeDelta {
 mod tests {
     use super::*;
 
+    type Change = fn(&mut Config);
+
     fn problems(config: &Config) -> Vec<String> {
         let mut problems = Vec::new();
         config.validate(&mut problems);
@@ -370,8 +389,8 @@ mod tests {
         };
         let config = Config { tokens, keys, passwords, throttle, limits, ..Config::default() };
         let problems = problems(&config);
-        // All but free_failures, which nothing is computed from; publish_ms is bounded by sign_hours.
-        assert_eq!(problems.len(), 21, "{problems:#?}");
+        // One for each, and sign_hours is shorter than publish_ms.
+        assert_eq!(problems.len(), 23, "{problems:#?}");
     }
 
     #[test]
@@ -399,5 +418,43 @@ mod tests {
         let problems = problems(&config);
         assert_eq!(problems.len(), 7, "{problems:?}");
         assert!(!problems.concat().contains("short"), "a secret is not told");
+    }
+
+    #[test]
+    fn what_is_out_of_bounds_is_named() {
+        let bad: [(&str, Change); 25] = [
+            ("server.header_bytes_max", |config| config.server.header_bytes_max = 0),
+            ("server.drain_timeout_ms", |config| config.server.drain_timeout_ms = 3_600_001),
+            ("stack.calls_max", |config| config.stack.calls_max = 0),
+            ("database.connections_max", |config| config.database.connections_max = 0),
+            ("relay.batch_max", |config| config.relay.batch_max = 0),
+            ("tokens.access_ms", |config| config.tokens.access_ms = 999),
+            ("tokens.idle_hours", |config| config.tokens.idle_hours = 0),
+            ("tokens.replay_ms", |config| config.tokens.replay_ms = 60_001),
+            ("keys.publish_ms", |config| config.keys.publish_ms = PUBLISH_MS_MIN - 1),
+            ("keys.check_interval_ms", |config| config.keys.check_interval_ms = 0),
+            ("keys.retire_ms", |config| config.keys.retire_ms = YEAR_MS + 1),
+            ("passwords.memory_kib", |config| config.passwords.memory_kib = 19_455),
+            ("passwords.passes", |config| config.passwords.passes = 1),
+            ("passwords.concurrency", |config| config.passwords.concurrency = 1_025),
+            ("passwords.waiting_max", |config| config.passwords.waiting_max = 100_001),
+            ("throttle.free_failures", |config| config.throttle.free_failures = 1_001),
+            ("throttle.wait_max_ms", |config| config.throttle.wait_max_ms = DAY_MS + 1),
+            ("throttle.forget_ms", |config| config.throttle.forget_ms = YEAR_MS + 1),
+            ("throttle.pairs_max", |config| config.throttle.pairs_max = 0),
+            ("limits.message_bytes_max", |config| config.limits.message_bytes_max = 0),
+            ("limits.duplicate_wait_ms", |config| config.limits.duplicate_wait_ms = 60_001),
+            ("limits.stream_batch_max", |config| config.limits.stream_batch_max = 0),
+            ("limits.sweep_interval_ms", |config| config.limits.sweep_interval_ms = 0),
+            ("limits.sweep_batch_max", |config| config.limits.sweep_batch_max = 10_001),
+            ("limits.health_interval_ms", |config| config.limits.health_interval_ms = 0),
+        ];
+        for (name, change) in bad {
+            let mut config = Config::default();
+            change(&mut config);
+            let problems = problems(&config);
+            assert_eq!(problems.len(), 1, "{name}: {problems:?}");
+            assert!(problems[0].starts_with(&format!("user.{name} must be ")), "{problems:?}");
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Context;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use souk_runtime::config::check_bounds;
 use tonic::transport::{Channel, Endpoint};
 
 /// How a service is reached.
@@ -58,17 +59,16 @@ impl ClientConfig {
                 problems.push(format!("{at}.addresses: {address} is no address"));
             }
         }
-        for (name, value) in [
+        let positive = [
             ("connect_timeout_ms", self.connect_timeout_ms),
             ("timeout_ms", self.timeout_ms),
             ("keepalive_interval_ms", self.keepalive_interval_ms),
             ("keepalive_timeout_ms", self.keepalive_timeout_ms),
             ("tries_max", self.tries_max.into()),
-        ] {
-            if !(1..=i32::MAX as u64).contains(&value) {
-                problems.push(format!("{at}.{name} must be 1 to {}", i32::MAX));
-            }
-        }
+        ];
+        check_bounds(problems, at, 1..=i32::MAX as u64, &positive);
+        check_bounds(problems, at, 0..=BACKOFF_MS_MAX, &[("backoff_ms", self.backoff_ms)]);
+        check_bounds(problems, at, 0..=100, &[("retry_budget_percent", self.retry_budget_percent.into())]);
         if self.margin_ms >= self.timeout_ms {
             problems.push(format!("{at}.margin_ms must be less than {at}.timeout_ms"));
         }
@@ -79,6 +79,9 @@ impl ClientConfig {
         Self { addresses: vec![format!("http://{address}")], ..Self::default() }
     }
 }
+
+/// No caller waits longer for a second try.
+const BACKOFF_MS_MAX: u64 = 60_000;
 
 /// Must be called on a runtime: the balancing channel has a task of its own.
 pub(super) fn channel(config: &ClientConfig) -> anyhow::Result<Channel> {
@@ -102,4 +105,35 @@ fn endpoint(address: &str, config: &ClientConfig) -> anyhow::Result<Endpoint> {
         // Without pings on an idle connection a partition is noticed by nobody.
         .keep_alive_while_idle(true)
         .tcp_nodelay(true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_out_of_bounds_is_named() {
+        let usual = ClientConfig::to("127.0.0.1:50053");
+        let too_long = i32::MAX as u64 + 1;
+        let bad = [
+            ("addresses", ClientConfig { addresses: Vec::new(), ..usual.clone() }),
+            ("connect_timeout_ms", ClientConfig { connect_timeout_ms: 0, ..usual.clone() }),
+            ("timeout_ms", ClientConfig { timeout_ms: too_long, ..usual.clone() }),
+            ("margin_ms", ClientConfig { margin_ms: usual.timeout_ms, ..usual.clone() }),
+            ("keepalive_interval_ms", ClientConfig { keepalive_interval_ms: 0, ..usual.clone() }),
+            ("keepalive_timeout_ms", ClientConfig { keepalive_timeout_ms: too_long, ..usual.clone() }),
+            ("tries_max", ClientConfig { tries_max: 0, ..usual.clone() }),
+            ("backoff_ms", ClientConfig { backoff_ms: 60_001, ..usual.clone() }),
+            ("retry_budget_percent", ClientConfig { retry_budget_percent: 101, ..usual.clone() }),
+        ];
+        for (name, config) in bad {
+            let mut problems = Vec::new();
+            config.validate("user", &mut problems);
+            assert_eq!(problems.len(), 1, "{name}: {problems:?}");
+            assert!(problems[0].starts_with(&format!("user.{name} must ")), "{problems:?}");
+        }
+        let mut problems = Vec::new();
+        ClientConfig { backoff_ms: 0, retry_budget_percent: 0, ..usual }.validate("user", &mut problems);
+        assert!(problems.is_empty(), "{problems:?}");
+    }
 }

@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use souk_runtime::config::check_bounds;
 
 /// The bounds of a service's calls.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -26,18 +27,22 @@ pub struct StackConfig {
 impl StackConfig {
     /// Notes what cannot be; `at` is where the settings stand.
     pub fn validate(&self, at: &str, problems: &mut Vec<String>) {
-        for (name, value) in [
+        let positive = [
             ("calls_max", self.calls_max as u64),
             ("streams_max", self.streams_max as u64),
             ("default_deadline_ms", self.default_deadline_ms),
             ("deadline_max_ms", self.deadline_max_ms),
-        ] {
-            if !(1..=i32::MAX as u64).contains(&value) {
-                problems.push(format!("{at}.{name} must be 1 to {}", i32::MAX));
-            }
+        ];
+        check_bounds(problems, at, 1..=i32::MAX as u64, &positive);
+        for (name, limit) in [("reads", self.reads), ("writes", self.writes), ("logins", self.logins)] {
+            let calls = [("per_second", limit.per_second.into()), ("burst", limit.burst.into())];
+            check_bounds(problems, &format!("{at}.{name}"), 0..=RATE_MAX, &calls);
         }
     }
 }
+
+/// No caller makes more calls: whoever means no limit says 0.
+const RATE_MAX: u64 = 1_000_000;
 
 impl Default for StackConfig {
     fn default() -> Self {
@@ -61,4 +66,34 @@ pub struct RateLimit {
     pub per_second: u32,
     /// Calls at once.
     pub burst: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_out_of_bounds_is_named() {
+        let (too_many, too_long) = (i32::MAX as usize + 1, i32::MAX as u64 + 1);
+        let too_often = RateLimit { per_second: 1_000_001, burst: 1_000_001 };
+        let usual = StackConfig::default();
+        let changed: [(StackConfig, &[&str]); 8] = [
+            (usual.clone(), &[]),
+            (StackConfig { logins: RateLimit { per_second: 0, burst: 0 }, ..usual.clone() }, &[]),
+            (StackConfig { calls_max: 0, streams_max: too_many, ..usual.clone() }, &["calls_max", "streams_max"]),
+            (StackConfig { default_deadline_ms: 0, ..usual.clone() }, &["default_deadline_ms"]),
+            (StackConfig { deadline_max_ms: too_long, ..usual.clone() }, &["deadline_max_ms"]),
+            (StackConfig { reads: too_often, ..usual.clone() }, &["reads.per_second", "reads.burst"]),
+            (StackConfig { writes: too_often, ..usual.clone() }, &["writes.per_second", "writes.burst"]),
+            (StackConfig { logins: too_often, ..usual.clone() }, &["logins.per_second", "logins.burst"]),
+        ];
+        for (config, named) in changed {
+            let mut problems = Vec::new();
+            config.validate("stack", &mut problems);
+            assert_eq!(problems.len(), named.len(), "{problems:?}");
+            for (name, problem) in named.iter().zip(&problems) {
+                assert!(problem.starts_with(&format!("stack.{name} must be ")), "{problem}");
+            }
+        }
+    }
 }

@@ -24,6 +24,7 @@ use tracing::{error, warn};
 
 use self::connection::Connection;
 pub use self::standard::{About, with_health_and_reflection};
+use crate::config::check_bounds;
 use crate::kernel::Kernel;
 
 /// How a service listens, and what a peer may take of it.
@@ -73,7 +74,7 @@ impl Default for ServerConfig {
 impl ServerConfig {
     /// Notes what cannot be; `at` is where the settings stand.
     pub fn validate(&self, at: &str, problems: &mut Vec<String>) {
-        for (name, value) in [
+        let positive = [
             ("streams_per_connection_max", self.streams_per_connection_max.into()),
             ("stream_window_bytes", self.stream_window_bytes.into()),
             ("connection_window_bytes", self.connection_window_bytes.into()),
@@ -81,14 +82,9 @@ impl ServerConfig {
             ("pending_resets_max", self.pending_resets_max as u64),
             ("keepalive_interval_ms", self.keepalive_interval_ms),
             ("keepalive_timeout_ms", self.keepalive_timeout_ms),
-        ] {
-            if !(1..=i32::MAX as u64).contains(&value) {
-                problems.push(format!("{at}.{name} must be 1 to {}", i32::MAX));
-            }
-        }
-        if self.drain_timeout_ms > DRAIN_TIMEOUT_MS_MAX {
-            problems.push(format!("{at}.drain_timeout_ms must be at most {DRAIN_TIMEOUT_MS_MAX}"));
-        }
+        ];
+        check_bounds(problems, at, 1..=i32::MAX as u64, &positive);
+        check_bounds(problems, at, 0..=DRAIN_TIMEOUT_MS_MAX, &[("drain_timeout_ms", self.drain_timeout_ms)]);
         if let Err(error) = cors(&self.allowed_origins) {
             problems.push(format!("{at}.allowed_origins: {error}"));
         }
@@ -101,7 +97,7 @@ impl ServerConfig {
 }
 
 /// An orchestrator that waits longer than an hour has been forgotten.
-const DRAIN_TIMEOUT_MS_MAX: u64 = 3_600_000;
+pub(crate) const DRAIN_TIMEOUT_MS_MAX: u64 = 3_600_000;
 
 /// Listens on the configured address. Port 0 is any free one: ask the listener which.
 pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
