@@ -15,12 +15,16 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::suite::{Bearer, Client, Person};
 
+/// So many commands are shown at the start.
+const COMMANDS: usize = 3;
+
 /// The suite, on free ports, with the demonstration's data.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
     user: String,
     order: String,
+    commands: Vec<String>,
 }
 
 impl Process {
@@ -40,13 +44,19 @@ impl Process {
         let output = child.stdout.take().expect("its output is a pipe");
         let mut lines = BufReader::new(output).lines().map(|line| line.expect("its output is text"));
         let line = lines.find(|line| line.starts_with("Souk listens")).expect("it starts");
+        let commands = lines.by_ref().filter(|line| line.starts_with("  ")).take(COMMANDS).collect();
         // Somebody must read the rest: a process that cannot show the first password does not start.
         std::thread::spawn(move || lines.for_each(drop));
         let address = |service: &str| {
             let (_, rest) = line.split_once(&format!("{service} ")).expect("it says where it listens");
             rest.split([',', ' ']).next().unwrap_or_default().to_owned()
         };
-        Self { user: address("user"), order: address("order"), child }
+        Self { user: address("user"), order: address("order"), commands, child }
+    }
+
+    /// What it shows to be pasted into a shell.
+    pub fn commands(&self) -> &[String] {
+        &self.commands
     }
 
     /// Where the order service listens.
