@@ -1,7 +1,10 @@
-//! The arrows between the crates, read from `cargo metadata`: what ARCHITECTURE.md says of them is checked here.
+//! The arrows between the crates, read from `cargo metadata`: what ARCHITECTURE.md says of them is checked here. And its rule that there is
+//! no RPC without a rule, by a build.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::{fs, io};
 
 use serde_json::Value;
 
@@ -65,5 +68,72 @@ fn the_shared_crates_know_no_service_and_no_contract_of_one() {
 fn nothing_that_ships_depends_on_the_testkit() {
     for (name, used) in arrows() {
         assert!(!used.contains("souk-testkit"), "{name} ships the testkit");
+    }
+}
+
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+/// The contract of the order service, as it stands in the workspace below.
+const CONTRACT: &str = "proto/souk/order/v1/order_service.proto";
+
+/// The build script, the contracts, and of the crates that are made from them one, without what its code needs: enough for the script to
+/// run as it does for Souk. It is where it was the last time, so that little is built anew.
+fn workspace_of_one_contract() -> io::Result<&'static Path> {
+    let [root, workspace] = [ROOT, concat!(env!("CARGO_TARGET_TMPDIR"), "/contract-test/workspace")].map(Path::new);
+    let crate_folder = workspace.join("crates/proto-order");
+    fs::create_dir_all(crate_folder.join("src"))?;
+    fs::write(crate_folder.join("src/lib.rs"), "")?;
+    let manifest = fs::read_to_string(root.join("crates/proto-order/Cargo.toml"))?;
+    let (head, rest) = manifest.split_once("[dependencies]").expect("it has dependencies");
+    let (_, build) = rest.split_once("[build-dependencies]").expect("it has a build script");
+    fs::write(crate_folder.join("Cargo.toml"), format!("{head}[build-dependencies]{build}"))?;
+    let manifest = fs::read_to_string(root.join("Cargo.toml"))?;
+    let (_, rest) = manifest.split_once("[workspace.package]").expect("its crates have something in common");
+    let members = "[workspace]\nresolver = \"3\"\nmembers = [\"crates/*\"]\n\n[workspace.package]";
+    fs::write(workspace.join("Cargo.toml"), format!("{members}{rest}"))?;
+    fs::copy(root.join("Cargo.lock"), workspace.join("Cargo.lock"))?;
+    fs::copy(root.join("build.rs"), workspace.join("build.rs"))?;
+    let proto = workspace.join("proto");
+    if proto.exists() {
+        fs::remove_dir_all(&proto)?; // contracts that are no more
+    }
+    copy_folder(&root.join("proto"), &proto)?;
+    Ok(workspace)
+}
+
+fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_folder(&entry.path(), &to)?;
+        } else {
+            fs::copy(entry.path(), to)?;
+        }
+    }
+    Ok(())
+}
+
+fn build(workspace: &Path) -> Output {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["check", "--quiet", "--offline", "--target-dir", "../target"]).current_dir(workspace);
+    cargo.output().expect("cargo runs")
+}
+
+#[test]
+fn an_rpc_without_a_rule_does_not_build() {
+    let workspace = workspace_of_one_contract().expect("a workspace");
+    let whole = build(workspace);
+    assert!(whole.status.success(), "{}", String::from_utf8_lossy(&whole.stderr));
+    let contract = fs::read_to_string(workspace.join(CONTRACT)).expect("a contract");
+    let rule = "option (souk.common.v1.rule) = {scope: \"orders.cancel\"};";
+    assert_eq!(contract.matches(rule).count(), 1);
+    for no_rule in ["", &rule.replace("orders.cancel", ""), &rule.replace("scope: \"orders.cancel\"", "public: false")]
+    {
+        fs::write(workspace.join(CONTRACT), contract.replace(rule, no_rule)).expect("a contract is changed");
+        let refused = build(workspace);
+        let told = String::from_utf8_lossy(&refused.stderr);
+        assert!(!refused.status.success(), "{no_rule:?} is no rule");
+        assert!(told.contains("souk.order.v1.OrderService.CancelOrder has no access rule"), "{no_rule:?}: {told}");
     }
 }
