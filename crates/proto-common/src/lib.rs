@@ -1,21 +1,25 @@
-//! What the contracts of all services share: `Money`, the access rule of an RPC, the reasons of errors, and the one way to
+//! What the contracts of all services share: `Money`, `Sku`, `Etag`, the access rule of an RPC, the reasons of errors, and the one way to
 //! turn a failure into a `Status` with details.
 //!
 //! Never: rules of one service, I/O, or anything that knows of a database.
 
+pub mod etag;
 pub mod failure;
 pub mod idempotency;
 pub mod method;
 pub mod money;
 pub mod page;
+pub mod sku;
 pub mod time;
 pub mod validation;
 
+pub use etag::Etag;
 pub use failure::Failure;
 pub use idempotency::{Answer, IdempotencyKey, REPLAY_HEADER};
 pub use method::{Access, Method, Shape};
 pub use money::{Currency, Money};
 pub use page::PageToken;
+pub use sku::{Sku, SkuError};
 pub use v1::Reason;
 pub use validation::{Check, FieldError, InvalidRequest};
 

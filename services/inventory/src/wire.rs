@@ -9,26 +9,20 @@ use souk_proto_common::{Check, FieldError, IdempotencyKey, InvalidRequest};
 pub use catalog::{ImportHead, import_head, import_row, product_page_token, text_too_long};
 pub use stock::movement_page_token;
 
-use crate::domain::names::NameError;
+use crate::domain::names::LocationError;
 use crate::domain::product::Etag;
 use crate::domain::{Location, Sku};
 
-fn name_error(error: NameError, shape: &str) -> FieldError {
-    match error {
-        NameError::Empty => FieldError::required(),
-        NameError::TooLong => FieldError::new(Reason::TooLong, shape),
-        NameError::Characters => FieldError::new(Reason::InvalidFormat, shape),
-    }
-}
-
 fn sku(text: &str) -> Result<Sku, FieldError> {
-    let shape = "must be 1 to 64 characters of A-Z a-z 0-9 . _ -, the first a letter or digit";
-    Sku::parse(text).map_err(|error| name_error(error, shape))
+    Ok(Sku::parse(text)?)
 }
 
 fn location(text: &str) -> Result<Location, FieldError> {
     let shape = "must be 1 to 32 characters of a-z 0-9 -, the first a letter or digit; or empty for main";
-    Location::parse(text).map_err(|error| name_error(error, shape))
+    Location::parse(text).map_err(|error| match error {
+        LocationError::TooLong => FieldError::new(Reason::TooLong, shape),
+        LocationError::Characters => FieldError::new(Reason::InvalidFormat, shape),
+    })
 }
 
 fn etag(text: &str) -> Result<Etag, FieldError> {

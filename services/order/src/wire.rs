@@ -10,7 +10,6 @@ use souk_proto_common::{Check, FieldError, IdempotencyKey, InvalidRequest, Money
 use souk_proto_order::v1 as pb;
 
 use crate::domain::commands::{ITEMS_MAX, Position, QUANTITY_MAX};
-use crate::domain::names::SkuError;
 use crate::domain::{
     CancelOrder, Etag, Item, ListOrders, Order, OrderId, OrderLine, OrderState, PlaceOrder, Sku, UserId, WatchOrder,
 };
@@ -95,7 +94,7 @@ impl TryFrom<pb::CancelOrderRequest> for CancelOrder {
         let mut check = Check::new();
         let key = key(&mut check, &std::mem::take(&mut request.request_id), &request);
         let order_id = check.field("order_id", order_id(&request.order_id));
-        let etag = check.field("etag", etag(&request.etag));
+        let etag = check.field("etag", Etag::parse_if_set(&request.etag));
         check.finish(|| Some(Self { key: key?, order_id: order_id?, etag: etag? }))
     }
 }
@@ -180,12 +179,7 @@ fn key(check: &mut Check, request_id: &str, request: &impl Message) -> Option<Id
 }
 
 fn sku(text: &str) -> Result<Sku, FieldError> {
-    let shape = "must be 1 to 64 characters of A-Z a-z 0-9 . _ -, the first a letter or digit";
-    Sku::parse(text).map_err(|error| match error {
-        SkuError::Empty => FieldError::required(),
-        SkuError::TooLong => FieldError::new(Reason::TooLong, shape),
-        SkuError::Characters => FieldError::new(Reason::InvalidFormat, shape),
-    })
+    Ok(Sku::parse(text)?)
 }
 
 fn order_id(text: &str) -> Result<OrderId, FieldError> {
@@ -194,11 +188,6 @@ fn order_id(text: &str) -> Result<OrderId, FieldError> {
 
 fn owner_id(text: &str) -> Result<Option<UserId>, FieldError> {
     if text.is_empty() { Ok(None) } else { uuid(text).map(|id| Some(UserId(id))) }
-}
-
-fn etag(text: &str) -> Result<Option<Etag>, FieldError> {
-    let invalid = || FieldError::new(Reason::InvalidFormat, "must be an etag as this server gave it");
-    if text.is_empty() { Ok(None) } else { Etag::parse(text).map(Some).ok_or_else(invalid) }
 }
 
 fn state_of(wire: pb::OrderState) -> Option<OrderState> {

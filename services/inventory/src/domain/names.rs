@@ -4,42 +4,20 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+pub use souk_proto_common::Sku;
 
-/// The longest sku, in bytes.
-pub const SKU_BYTES_MAX: usize = 64;
 /// The longest name of a location, in bytes.
 pub const LOCATION_BYTES_MAX: usize = 32;
 
-/// A text is not such a name.
+/// A text is no location's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NameError {
-    /// It has no characters.
-    #[error("must be set")]
-    Empty,
-    /// It has more bytes than such a name may have.
+pub enum LocationError {
+    /// It has more bytes than [`LOCATION_BYTES_MAX`].
     #[error("is too long")]
     TooLong,
-    /// It has other characters than such a name may have.
+    /// It has others than a location's name may have.
     #[error("has characters that it must not have")]
     Characters,
-}
-
-/// A product's name: 1 to 64 of `A-Z a-z 0-9 . _ -`, the first a letter or digit.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Sku(Arc<str>);
-
-impl Sku {
-    /// The sku, if `text` is one.
-    pub fn parse(text: &str) -> Result<Self, NameError> {
-        let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        name(text, SKU_BYTES_MAX, |byte| byte.is_ascii_alphanumeric(), inner).map(Self)
-    }
-
-    /// Its text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
 /// A location's name: 1 to 32 of `a-z 0-9 -`, the first a letter or digit.
@@ -52,10 +30,16 @@ impl Location {
     pub const MAIN: &'static str = "main";
 
     /// The location, if `text` is the name of one; no text is `main`.
-    pub fn parse(text: &str) -> Result<Self, NameError> {
+    pub fn parse(text: &str) -> Result<Self, LocationError> {
         let text = if text.is_empty() { Self::MAIN } else { text };
-        let first = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-        name(text, LOCATION_BYTES_MAX, first, |byte| first(byte) || byte == b'-').map(Self)
+        if text.len() > LOCATION_BYTES_MAX {
+            return Err(LocationError::TooLong);
+        }
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        if text.starts_with('-') || !text.bytes().all(|byte| plain(byte) || byte == b'-') {
+            return Err(LocationError::Characters);
+        }
+        Ok(Self(text.into()))
     }
 
     /// `main`
@@ -66,20 +50,6 @@ impl Location {
     /// Its text.
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-}
-
-fn name(
-    text: &str,
-    bytes_max: usize,
-    first: impl Fn(u8) -> bool,
-    inner: impl Fn(u8) -> bool,
-) -> Result<Arc<str>, NameError> {
-    match text.as_bytes() {
-        [] => Err(NameError::Empty),
-        bytes if bytes.len() > bytes_max => Err(NameError::TooLong),
-        [head, tail @ ..] if first(*head) && tail.iter().all(|byte| inner(*byte)) => Ok(Arc::from(text)),
-        _ => Err(NameError::Characters),
     }
 }
 
@@ -99,38 +69,31 @@ impl StockKey {
     }
 }
 
-macro_rules! text_forms {
-    ($name:ident) => {
-        impl TryFrom<String> for $name {
-            type Error = NameError;
+impl TryFrom<String> for Location {
+    type Error = LocationError;
 
-            fn try_from(text: String) -> Result<Self, NameError> {
-                Self::parse(&text)
-            }
-        }
-
-        impl From<$name> for String {
-            fn from(name: $name) -> Self {
-                name.0.as_ref().to_owned()
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-    };
+    fn try_from(text: String) -> Result<Self, LocationError> {
+        Self::parse(&text)
+    }
 }
 
-text_forms!(Sku);
-text_forms!(Location);
+impl From<Location> for String {
+    fn from(location: Location) -> Self {
+        location.0.as_ref().to_owned()
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 impl fmt::Debug for StockKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -143,27 +106,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sku_has_its_characters_and_its_length() {
-        for good in ["A", "tea-green.250_g", "0", &"x".repeat(64)] {
-            assert!(Sku::parse(good).is_ok(), "{good}");
-        }
-        for (bad, why) in [
-            ("", NameError::Empty),
-            (&*"x".repeat(65), NameError::TooLong),
-            ("-a", NameError::Characters),
-            ("a/b", NameError::Characters),
-            ("a b", NameError::Characters),
-            ("täa", NameError::Characters),
-            ("a\0", NameError::Characters),
-        ] {
-            assert_eq!(Sku::parse(bad), Err(why), "{bad}");
-        }
-    }
-
-    #[test]
     fn no_location_is_main() {
         assert_eq!(Location::parse(""), Ok(Location::main()));
-        assert_eq!(Location::parse("Main"), Err(NameError::Characters));
-        assert_eq!(Location::parse(&"a".repeat(33)), Err(NameError::TooLong));
+        for bad in ["Main", "-a", "a b", "ä", "a\0"] {
+            assert_eq!(Location::parse(bad), Err(LocationError::Characters), "{bad:?}");
+        }
+        assert_eq!(Location::parse("0-a").unwrap().as_str(), "0-a");
+        assert_eq!(Location::parse(&"a".repeat(33)), Err(LocationError::TooLong));
     }
 }

@@ -43,6 +43,8 @@ pub struct Product {
 }
 
 /// The state of a product or of a stock record that a caller saw. Opaque to callers.
+///
+/// Not the shared `Etag`: a stock record begins with version 0, and these are written in hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Etag(pub i64);
 

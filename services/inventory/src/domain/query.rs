@@ -6,6 +6,13 @@ use super::product::{Details, Etag, Patch};
 /// The most products that one call may name.
 pub const BATCH_MAX: usize = 100;
 
+/// One product.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GetProduct {
+    /// Which.
+    pub sku: Sku,
+}
+
 /// Products by name, each once, in the order of asking.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BatchGetProducts {

@@ -7,6 +7,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{caller_of, import};
 use crate::domain::Sku;
+use crate::domain::query::GetProduct;
 use crate::ops::{self, App};
 use crate::wire;
 
@@ -38,7 +39,7 @@ impl CatalogService for CatalogGrpc {
         &self,
         request: Request<pb::GetProductRequest>,
     ) -> Result<Response<pb::GetProductResponse>, Status> {
-        let (_, sku) = accept(request)?;
+        let (_, GetProduct { sku }) = accept(request)?;
         let product = ops::get_product(&self.app, sku).await?;
         Ok(Response::new(pb::GetProductResponse { product: Some((&product).into()) }))
     }

@@ -13,7 +13,9 @@ use uuid::Uuid;
 use super::{etag_if_set, key, only, sku, skus};
 use crate::domain::command::Keyed;
 use crate::domain::product::{Details, Etag, Patch, TEXT_BYTES_MAX, overlong};
-use crate::domain::query::{BATCH_MAX, BatchGetProducts, CreateProduct, ImportRow, ListProducts, UpdateProduct};
+use crate::domain::query::{
+    BATCH_MAX, BatchGetProducts, CreateProduct, GetProduct, ImportRow, ListProducts, UpdateProduct,
+};
 use crate::domain::{Product, Sku};
 
 const NAME_CHARS_MAX: usize = 200;
@@ -48,11 +50,11 @@ impl TryFrom<pb::CreateProductRequest> for Keyed<CreateProduct> {
     }
 }
 
-impl TryFrom<pb::GetProductRequest> for Sku {
+impl TryFrom<pb::GetProductRequest> for GetProduct {
     type Error = InvalidRequest;
 
     fn try_from(request: pb::GetProductRequest) -> Result<Self, InvalidRequest> {
-        only("sku", sku(&request.sku))
+        only("sku", sku(&request.sku)).map(|sku| Self { sku })
     }
 }
 

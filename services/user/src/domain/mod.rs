@@ -12,4 +12,5 @@ pub use email::Email;
 pub use password::{Password, PasswordHash};
 pub use role::{Role, Roles};
 pub use session::{RefreshToken, Session, SessionRules};
-pub use user::{Etag, User};
+pub use souk_proto_common::Etag;
+pub use user::User;

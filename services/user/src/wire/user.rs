@@ -69,7 +69,7 @@ impl TryFrom<pb::UpdateUserRequest> for Keyed<UpdateUser> {
         let command = user.and_then(|user| {
             check.inside("user", |check| {
                 let user_id = check.field("user_id", uuid(&user.user_id));
-                let etag = check.field("etag", etag_if_set(&user.etag));
+                let etag = check.field("etag", Etag::parse_if_set(&user.etag));
                 let named = paths.iter().any(|path| path == "display_name");
                 let display_name = check.field("display_name", named_only(named, || display_name(&user.display_name)));
                 Some(UpdateUser { user_id: user_id?, etag: etag?, display_name: display_name? })
@@ -84,14 +84,6 @@ fn named_only<T>(named: bool, parse: impl FnOnce() -> Result<T, FieldError>) -> 
     if named { parse().map(Some) } else { Ok(None) }
 }
 
-fn etag_if_set(text: &str) -> Result<Option<Etag>, FieldError> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let invalid = || FieldError::new(Reason::InvalidFormat, "must be an etag as this server gave it");
-    Etag::parse(text).map(Some).ok_or_else(invalid)
-}
-
 impl TryFrom<pb::SetRolesRequest> for Keyed<SetRoles> {
     type Error = InvalidRequest;
 
@@ -100,7 +92,7 @@ impl TryFrom<pb::SetRolesRequest> for Keyed<SetRoles> {
         let mut check = Check::new();
         let key = key(&mut check, &request_id, &request);
         let user_id = check.field("user_id", uuid(&request.user_id));
-        let etag = check.field("etag", etag_if_set(&request.etag));
+        let etag = check.field("etag", Etag::parse_if_set(&request.etag));
         let roles = roles(&mut check, &request.roles);
         check.finish(|| Some(Self { key: key?, command: SetRoles { user_id: user_id?, etag: etag?, roles: roles? } }))
     }
