@@ -67,7 +67,10 @@ impl From<InvalidRequest> for Failure {
     fn from(invalid: InvalidRequest) -> Self {
         let named: Vec<&str> = invalid.violations.iter().take(3).map(|(field, _)| field.as_str()).collect();
         let more = if invalid.violations.len() > named.len() { ", …" } else { "" };
-        let message = format!("invalid request: {}{more}", named.join(", "));
+        let message = match invalid.violations.as_slice() {
+            [(field, error)] if field.is_empty() => format!("invalid request: the message {}", error.message),
+            _ => format!("invalid request: {}{more}", named.join(", ")),
+        };
         let violations = invalid.violations.into_iter().map(|(field, error)| {
             let mut violation = FieldViolation::new(field, error.message);
             error.reason.wire_name().clone_into(&mut violation.reason);

@@ -3,13 +3,15 @@
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Response};
 use http_body::{Frame, SizeHint};
 use prometheus_client::metrics::counter::Counter;
-use souk_proto_common::Failure;
+use souk_proto_common::{Failure, Reason};
 use tokio::time::Sleep;
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tracing::error;
@@ -86,13 +88,18 @@ impl http_body::Body for Observed {
 
 /// The body as a part of the call: polled in its span and under its context, ended at its deadline, and a panic in it is a status and not a dead
 /// connection.
-pub(super) fn guarded(response: Response<Body>, context: CallContext, panics: Counter) -> Response<Body> {
+pub(super) fn guarded(
+    response: Response<Body>,
+    context: CallContext,
+    panics: Counter,
+    until: Option<WaitForCancellationFutureOwned>,
+) -> Response<Body> {
     let (parts, body) = response.into_parts();
     if code_of(&parts.headers).is_some() {
         return Response::from_parts(parts, body);
     }
     let deadline = context.deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
-    let guarded = Guarded { body, context, deadline, panics, ended: false };
+    let guarded = Guarded { body, context, deadline, panics, until: until.map(Box::pin), ended: false };
     Response::from_parts(parts, Body::new(guarded))
 }
 
@@ -101,6 +108,8 @@ struct Guarded {
     context: CallContext,
     deadline: Option<Pin<Box<Sleep>>>,
     panics: Counter,
+    /// The end of the server, for what would not end by itself.
+    until: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     ended: bool,
 }
 
@@ -132,6 +141,12 @@ impl http_body::Body for Guarded {
         {
             let failure = super::deadline::exceeded(self.context.target);
             return self.end_with(failure);
+        }
+        if let Some(until) = &mut self.until
+            && until.as_mut().poll(cx).is_ready()
+        {
+            let again = Duration::from_millis(100);
+            return self.end_with(Failure::unavailable(Reason::ShuttingDown, "the server is going away", again));
         }
         let context = self.context.clone();
         let body = &mut self.body;

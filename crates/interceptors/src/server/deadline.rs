@@ -7,6 +7,7 @@ use prometheus_client::metrics::counter::Counter;
 use souk_proto_common::{Failure, Reason, Shape};
 use souk_runtime::Kernel;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tonic::body::Body;
 
@@ -19,6 +20,7 @@ pub(super) struct Deadline {
     default: Duration,
     max: Duration,
     panics: Counter,
+    shutdown: CancellationToken,
 }
 
 impl Deadline {
@@ -27,6 +29,7 @@ impl Deadline {
             default: Duration::from_millis(config.default_deadline_ms),
             max: Duration::from_millis(config.deadline_max_ms),
             panics: panic::counter(kernel),
+            shutdown: kernel.tasks.shutdown().clone(),
         }
     }
 
@@ -39,9 +42,10 @@ impl Deadline {
 /// So much before the caller's own deadline the call is given up, so that the caller still hears why; and before tonic's server, which has
 /// a timer of its own and would answer a bare CANCELLED.
 fn head_start(asked: Duration) -> Duration {
-    (asked / 10).min(HEAD_START_MAX)
+    (asked / 10).clamp(HEAD_START_MIN, HEAD_START_MAX)
 }
 
+const HEAD_START_MIN: Duration = Duration::from_millis(1);
 const HEAD_START_MAX: Duration = Duration::from_millis(10);
 
 /// DEADLINE_EXCEEDED.
@@ -69,7 +73,9 @@ impl<S: Next<Error = Failure>> Middleware<S> for Deadline {
             Some(deadline) => tokio::time::timeout_at(deadline, call).await.map_err(|_| exceeded(target))??,
             None => call.await?,
         };
-        Ok(body::guarded(response, known, self.panics.clone()))
+        // A watch of health never ends by itself, and nobody needs it to.
+        let until = (target == Target::Infrastructure).then(|| self.shutdown.clone().cancelled_owned());
+        Ok(body::guarded(response, known, self.panics.clone(), until))
     }
 }
 
@@ -115,7 +121,7 @@ mod tests {
     #[test]
     fn a_call_is_granted_a_bounded_time_and_a_stream_what_it_asks() {
         let (default, max) = (Duration::from_secs(10), Duration::from_mins(1));
-        let deadline = Deadline { default, max, panics: Counter::default() };
+        let deadline = Deadline { default, max, panics: Counter::default(), shutdown: CancellationToken::new() };
         let hour = Some(Duration::from_hours(1));
         assert_eq!(deadline.granted(None, false), Some(Duration::from_secs(10)));
         assert_eq!(deadline.granted(hour, false), Some(Duration::from_mins(1)));

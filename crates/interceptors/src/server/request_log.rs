@@ -1,7 +1,7 @@
-//! One line a call: what, by whom, how it ended and how long it took. No payloads, no headers, no secrets.
+//! One line a call, also one that was not let in: what, by whom, how it ended and how long it took. No payloads, no headers, no secrets.
 
 use http::{Request, Response};
-use souk_proto_common::Failure;
+use souk_proto_common::{Failure, Reason};
 use tokio::time::Instant;
 use tonic::Code;
 use tonic::body::Body;
@@ -21,6 +21,26 @@ impl<S: Next<Error = Failure>> Middleware<S> for RequestLog {
         let response = pass(next, request).await?;
         Ok(body::observed(response, move |code| line.end(code)))
     }
+}
+
+/// The line of a call that was not let in: who it claims to be is not known, or of no matter. What ends a call that was let in (its deadline, a
+/// panic) leaves the call's own line.
+pub(super) fn refused(context: &CallContext, failure: &Failure) {
+    let method = match (context.target, failure.reason()) {
+        (_, Reason::DeadlineExceeded | Reason::Internal) | (Target::Infrastructure, _) => return,
+        // Under more load than we can bear, a line for each would be more of it.
+        (_, Reason::LoadShed) => return debug!("call shed"),
+        (target, _) => target.method().map_or("unknown", |method| method.path),
+    };
+    info!(
+        method,
+        code = CODES[failure.code() as usize],
+        reason = failure.reason().wire_name(),
+        peer = context.peer.map(tracing::field::display),
+        call_id = %context.call_id,
+        trace_id = %context.trace.trace_id(),
+        "call refused",
+    );
 }
 
 /// The line of a call: written when it ends, or is dropped before.

@@ -5,6 +5,7 @@ use souk_proto_common::{Failure, Reason, failure};
 use tonic::body::Body;
 use tonic::{Code, Status};
 
+use super::{context, request_log};
 use crate::OUTCOME;
 use crate::middleware::{Middleware, Next, pass};
 
@@ -13,7 +14,11 @@ pub(super) struct Rescue;
 
 impl<S: Next<Error = Failure>> Middleware<S> for Rescue {
     async fn call(&self, request: Request<Body>, next: S) -> Result<Response<Body>, Failure> {
-        let mut response = pass(next, request).await.unwrap_or_else(|failure| Status::from(failure).into_http());
+        let context = context(&request).clone();
+        let mut response = pass(next, request).await.unwrap_or_else(|failure| {
+            request_log::refused(&context, &failure);
+            Status::from(failure).into_http()
+        });
         if Status::from_header_map(response.headers()).is_some_and(|status| is_definite(&status)) {
             response.headers_mut().insert(OUTCOME, HeaderValue::from_static("definite"));
         }

@@ -49,6 +49,22 @@ async fn the_code_is_the_one_that_the_caller_was_told() {
 }
 
 #[tokio::test]
+async fn a_call_that_is_not_let_in_has_a_line_too_and_it_says_why() {
+    let logs = Logs::record();
+    let server = Server::of(Probe::echo()).await;
+    server.call(MINE, message()).await.unwrap_err();
+    server.call(ADMIN, server.signed("alice", "probe.read")).await.unwrap_err();
+    let lines = logs.lines("call refused");
+    let told: Vec<(&str, &str, &str)> = lines
+        .iter()
+        .map(|line| (line.fields["method"].as_str(), line.fields["code"].as_str(), line.fields["reason"].as_str()))
+        .collect();
+    let expected = [(MINE, "UNAUTHENTICATED", "TOKEN_MISSING"), (ADMIN, "PERMISSION_DENIED", "SCOPE_MISSING")];
+    assert_eq!(told, expected);
+    assert!(logs.lines("call").is_empty());
+}
+
+#[tokio::test]
 async fn each_call_has_one_line() {
     let logs = Logs::record();
     let server = Server::of(Probe::echo()).await;

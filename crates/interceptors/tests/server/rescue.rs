@@ -165,3 +165,19 @@ async fn health_answers_in_its_own_words() {
     let status = HealthClient::new(server.channel.clone()).check(request).await.unwrap_err();
     assert_eq!((status.code(), status.details()), (Code::NotFound, &[][..]));
 }
+
+#[tokio::test]
+async fn a_watch_of_health_ends_with_the_server() {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
+    let server = Server::on(Routes::new(health).prepare(), &[], |_| ()).await;
+    let mut client = HealthClient::new(server.channel.clone());
+    let mut watch = client.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    assert!(watch.message().await.unwrap().is_some());
+    let tasks = server.kernel.tasks.clone();
+    let stopping = tokio::spawn(async move { tasks.stop(Duration::from_secs(60)).await });
+    let told = watch.message().await;
+    assert_refused(told, Code::Unavailable, Reason::ShuttingDown);
+    drop((client, server.channel));
+    assert!(stopping.await.unwrap());
+}

@@ -39,7 +39,10 @@ pub(super) async fn run(
         for row in chunk {
             match row {
                 Ok(row) => rows.push(row),
-                Err(status) => broken = Some(status),
+                // The first says why; what comes after it only that there is no more.
+                Err(status) => {
+                    broken.get_or_insert(status);
+                }
             }
         }
         if let Some(first) = rows.first() {

@@ -46,7 +46,10 @@ async fn take(
     for movement in chunk {
         match movement {
             Ok(movement) => movements.push(Movement::parse(movement)),
-            Err(status) => broken = Some(Err(status)),
+            // The first says why; what comes after it only that there is no more.
+            Err(status) => {
+                broken.get_or_insert(Err(status));
+            }
         }
     }
     let good = movements.iter().filter_map(|movement| movement.parsed.clone().ok()).collect();

@@ -176,6 +176,12 @@ async fn a_message_that_is_too_large_is_refused() {
     let request = pb::CreateProductRequest { request_id: server.id(), product: Some(large) };
     let refused = server.catalog(STAFF).create_product(request).await;
     assert_refused(refused, Code::ResourceExhausted, Reason::MessageTooLarge);
+    // In a stream too, whatever comes of the rest of it.
+    let mut rows = vec![row("TEA"), row("CUP"), row("LATE")];
+    rows[0].request_id = server.id();
+    rows[1].product.as_mut().unwrap().description = "x".repeat(1024 * 1024);
+    let refused = server.catalog(STAFF).import_products(futures::stream::iter(rows)).await;
+    assert_refused(refused, Code::ResourceExhausted, Reason::MessageTooLarge);
 }
 
 /// As large as a product can be.
