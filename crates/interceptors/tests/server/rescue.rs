@@ -175,7 +175,7 @@ async fn a_watch_of_health_ends_with_the_server() {
     let mut watch = client.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
     assert!(watch.message().await.unwrap().is_some());
     let tasks = server.kernel.tasks.clone();
-    let stopping = tokio::spawn(async move { tasks.stop(Duration::from_secs(60)).await });
+    let stopping = tokio::spawn(async move { tasks.stop(Duration::from_mins(1)).await });
     let told = watch.message().await;
     assert_refused(told, Code::Unavailable, Reason::ShuttingDown);
     drop((client, server.channel));
