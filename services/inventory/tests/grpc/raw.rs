@@ -1,59 +1,19 @@
 //! Messages that no generated client sends.
 
-use prost::bytes::{Buf, BufMut};
 use souk_proto_common::v1::Reason;
+use souk_testkit::raw::RawCodec;
 use tonic::client::Grpc;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::service::interceptor::InterceptedService;
 use tonic::{Code, Request, Status};
 
 use crate::harness::{Client, STAFF, Server, assert_refused};
-
-/// Sends bytes as they are, and leaves unread what comes.
-#[derive(Clone, Copy, Default)]
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Vec<u8>;
-    type Decode = ();
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Vec<u8>;
-    type Error = Status;
-
-    fn encode(&mut self, message: Vec<u8>, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put_slice(&message);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = ();
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<()>, Status> {
-        buffer.advance(buffer.remaining());
-        Ok(Some(()))
-    }
-}
 
 /// Sends one message to an RPC of whatever shape; what becomes of the call.
 async fn send(client: Client, method: &'static str, message: Vec<u8>) -> Result<(), Status> {
     let mut grpc = Grpc::new(client);
     grpc.ready().await.unwrap();
     let request = Request::new(futures::stream::iter([message]));
-    let mut responses = grpc.streaming(request, method.parse().unwrap(), Raw).await?.into_inner();
+    let mut responses = grpc.streaming(request, method.parse().unwrap(), RawCodec).await?.into_inner();
     while responses.message().await?.is_some() {}
     Ok(())
 }

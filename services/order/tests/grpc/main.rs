@@ -206,13 +206,8 @@ async fn next(versions: &mut Streaming<WatchOrderResponse>) -> Option<Order> {
 }
 
 /// Looks again and again until it is so.
-async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    let looking = async {
-        while !is_so().await {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
-    assert!(tokio::time::timeout(PATIENCE, looking).await.is_ok(), "never: {what}");
+async fn eventually(what: &str, is_so: impl AsyncFnMut() -> bool) {
+    souk_testkit::within(PATIENCE, what, is_so).await;
 }
 
 fn items(items: &[(&str, i64)]) -> PlaceOrderRequest {
