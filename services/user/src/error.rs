@@ -113,7 +113,7 @@ impl From<Error> for Failure {
             Error::UserChanged { id, current } => {
                 Self::new(Code::Aborted, Reason::EtagMismatch, "it has changed since you read it")
                     .metadata("user_id", id)
-                    .metadata("etag", current.text())
+                    .metadata("etag", current)
             }
             Error::LastAdministrator => precondition(
                 Reason::InvalidStateTransition,

@@ -21,7 +21,7 @@ impl From<&User> for pb::User {
             email: user.email.as_str().to_owned(),
             display_name: user.display_name.clone(),
             roles: roles_on_wire(&user.roles),
-            etag: user.etag().text(),
+            etag: user.etag().to_string(),
             create_time: Some(timestamp(user.created_at)),
             update_time: Some(timestamp(user.updated_at)),
         }
