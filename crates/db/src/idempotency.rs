@@ -17,12 +17,19 @@ pub const KEEP: TimeDelta = TimeDelta::hours(72);
 /// One call: whose, of which RPC, under which key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
-    /// The subject of the caller's token.
+    /// The subject of the caller's token, or what an anonymous caller has proved.
     pub caller: String,
     /// The path of the RPC.
     pub method: String,
     /// The caller's `request_id`.
     pub request_id: Uuid,
+}
+
+impl Key {
+    /// The call of `method` by `caller` under this key.
+    pub fn new(caller: &str, method: &str, request_id: Uuid) -> Self {
+        Self { caller: caller.to_owned(), method: method.to_owned(), request_id }
+    }
 }
 
 /// What was answered under a key.

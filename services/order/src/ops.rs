@@ -74,14 +74,10 @@ pub struct Answer {
     pub replayed: bool,
 }
 
-fn key(caller: &Caller, method: &str, request_id: Uuid) -> Key {
-    Key { caller: caller.subject().to_owned(), method: method.to_owned(), request_id }
-}
-
 /// Waits until no other call of the key is running in this process.
 async fn take_turn(app: &App, caller: &Caller, method: &str, request_id: Uuid) -> Result<Turn<Key>, Error> {
     let until = context::patience(Duration::from_millis(app.limits.duplicate_wait_ms));
-    app.in_flight.enter(key(caller, method, request_id), until).await.ok_or(Error::InProgress)
+    app.in_flight.enter(Key::new(caller.subject(), method, request_id), until).await.ok_or(Error::InProgress)
 }
 
 /// Sees any order.

@@ -5,7 +5,7 @@ use souk_db::retrying;
 use souk_events::outbox;
 use souk_interceptors::Caller;
 
-use super::keys::{answer, given, in_turn, stored_key};
+use super::keys::{answer, given, in_turn};
 use crate::domain::Product;
 use crate::domain::book::Origin;
 use crate::domain::command::{Answer, Keyed};
@@ -19,7 +19,7 @@ const METHOD: &str = "/souk.inventory.v1.CatalogService/CreateProduct";
 
 /// The product as created. A product keeps the key that it was created under, so a repeat is recognised for ever.
 pub async fn create_product(app: &App, caller: &Caller, asked: Keyed<CreateProduct>) -> Result<Answer<Product>, Error> {
-    let key = stored_key(caller, METHOD, &asked.key);
+    let key = Key::new(caller.subject(), METHOD, asked.key.request_id);
     let created = in_turn(app, &key, retrying(Error::is_conflict, || create_once(app, caller, &key, &asked))).await?;
     app.relay.wake();
     Ok(created)

@@ -10,7 +10,7 @@ use souk_events::{Event, outbox};
 use souk_interceptors::Caller;
 use uuid::Uuid;
 
-use super::keys::{answer, in_turn, parse, stored_key};
+use super::keys::{answer, in_turn, parse};
 use crate::domain::book::{Changed, Origin};
 use crate::domain::command::{Answer, Keyed};
 use crate::domain::product::Etag;
@@ -53,7 +53,7 @@ pub async fn import_products(
     import_id: Uuid,
     rows: &[Keyed<ImportRow>],
 ) -> Result<Vec<RowResult>, Error> {
-    let key = Key { caller: caller.subject().to_owned(), method: METHOD.to_owned(), request_id: import_id };
+    let key = Key::new(caller.subject(), METHOD, import_id);
     let results = in_turn(app, &key, retrying(Error::is_conflict, || import_once(app, caller, rows))).await?;
     app.relay.wake();
     Ok(results)
@@ -64,7 +64,7 @@ async fn import_once(app: &App, caller: &Caller, rows: &[Keyed<ImportRow>]) -> R
     let mut tx = app.db.write().await?;
     let skus: Vec<Sku> = rows.iter().map(|row| row.command.sku.clone()).collect();
     let there = store::products_to_change(&mut tx, &skus).await?;
-    let keys: Vec<Key> = rows.iter().map(|row| stored_key(caller, METHOD, &row.key)).collect();
+    let keys: Vec<Key> = rows.iter().map(|row| Key::new(caller.subject(), METHOD, row.key.request_id)).collect();
     let given = idempotency::find_many(&mut tx, &keys).await?;
     let mut import = Import {
         app,

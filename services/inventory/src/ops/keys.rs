@@ -6,15 +6,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use souk_db::Tx;
 use souk_db::idempotency::{self, Key, Seen, Stored};
-use souk_interceptors::{Caller, context};
+use souk_interceptors::context;
 use souk_proto_common::IdempotencyKey;
 
 use crate::error::Error;
 use crate::ops::App;
-
-pub(super) fn stored_key(caller: &Caller, method: &str, key: &IdempotencyKey) -> Key {
-    Key { caller: caller.subject().to_owned(), method: method.to_owned(), request_id: key.request_id }
-}
 
 /// Runs a keyed change when no other of the same key runs in this process, and tells a caller who has waited long enough to come again.
 pub(super) async fn in_turn<T>(

@@ -5,7 +5,7 @@ use souk_db::retrying;
 use souk_events::outbox;
 use souk_interceptors::Caller;
 
-use super::keys::{answer, given, in_turn, stored_key};
+use super::keys::{answer, given, in_turn};
 use crate::domain::Product;
 use crate::domain::book::Changed;
 use crate::domain::command::{Answer, Keyed};
@@ -19,7 +19,7 @@ const METHOD: &str = "/souk.inventory.v1.CatalogService/UpdateProduct";
 
 /// The product as it is now. New values that are the old ones change nothing.
 pub async fn update_product(app: &App, caller: &Caller, asked: Keyed<UpdateProduct>) -> Result<Answer<Product>, Error> {
-    let key = stored_key(caller, METHOD, &asked.key);
+    let key = Key::new(caller.subject(), METHOD, asked.key.request_id);
     let updated = in_turn(app, &key, retrying(Error::is_conflict, || update_once(app, &key, &asked))).await?;
     app.relay.wake();
     Ok(updated)

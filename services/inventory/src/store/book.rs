@@ -196,7 +196,7 @@ async fn given_answers(tx: &mut Tx, answers: &[AnswerKey]) -> Result<Vec<(Answer
 }
 
 fn stored_key(answer: &AnswerKey) -> Key {
-    Key { caller: answer.caller.clone(), method: answer.method.to_owned(), request_id: answer.request_id }
+    Key::new(&answer.caller, answer.method, answer.request_id)
 }
 
 /// Writes what a batch did, its events left to the caller. A conflict: a concurrent transaction was faster, start anew.

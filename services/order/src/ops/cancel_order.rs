@@ -14,12 +14,12 @@
 //!
 //! Storing the answer and cancelling both lock the order's row, so they come one after the other.
 
-use souk_db::idempotency::{self, Seen, Stored};
+use souk_db::idempotency::{self, Key, Seen, Stored};
 use souk_db::{Tx, retrying};
 use souk_interceptors::{Caller, context};
 use souk_runtime::failpoint;
 
-use super::{Answer, App, CANCEL_ALL, key, permitted, take_turn};
+use super::{Answer, App, CANCEL_ALL, permitted, take_turn};
 use crate::domain::{CancelOrder, Canceller, Order, StepKind, UserId};
 use crate::error::Error;
 use crate::{events, failpoints, store};
@@ -43,7 +43,7 @@ pub async fn cancel_order(app: &App, caller: &Caller, command: CancelOrder) -> R
 /// The answer, and the new version if there is one.
 async fn try_cancel(app: &App, caller: &Caller, command: &CancelOrder) -> Result<(Answer, Option<i64>), Error> {
     let now = app.clock.now();
-    let key = key(caller, METHOD, command.key.request_id);
+    let key = Key::new(caller.subject(), METHOD, command.key.request_id);
     let mut tx = app.db.write().await?;
     // The lock first: a duplicate of another replica waits here, and then finds the key.
     let found = store::orders_for_update(&mut tx, &[command.order_id]).await?.pop();

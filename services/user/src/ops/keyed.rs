@@ -16,11 +16,6 @@ use crate::error::Error;
 use crate::ops::App;
 use crate::store;
 
-/// The key of a call of `caller`: a subject, or what an anonymous caller has proved.
-pub(super) fn call(caller: &str, method: &str, key: &IdempotencyKey) -> Key {
-    Key { caller: caller.to_owned(), method: method.to_owned(), request_id: key.request_id }
-}
-
 /// Runs a keyed change when no other of the same key runs in this process, and tells a caller who has waited long enough to come again.
 pub(super) async fn in_turn<T>(
     app: &App,

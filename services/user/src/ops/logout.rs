@@ -2,10 +2,11 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use souk_db::idempotency::Key;
 use souk_db::retrying;
 
 use super::audit::{self, Action};
-use super::keyed::{call, given, in_turn, keep};
+use super::keyed::{given, in_turn, keep};
 use crate::domain::RefreshToken;
 use crate::domain::command::{Answer, Keyed, PresentedToken};
 use crate::error::Error;
@@ -18,7 +19,7 @@ const METHOD: &str = "/souk.user.v1.AuthService/Logout";
 pub async fn logout(app: &App, asked: Keyed<PresentedToken>) -> Result<Answer<()>, Error> {
     let Some(token) = &asked.command.token else { return Ok(Answer::fresh(())) };
     // Whose call it is, the tables know. A repeat has the same token.
-    let turn = call(&format!("token:{}", URL_SAFE_NO_PAD.encode(token.hash())), METHOD, &asked.key);
+    let turn = Key::new(&format!("token:{}", URL_SAFE_NO_PAD.encode(token.hash())), METHOD, asked.key.request_id);
     in_turn(app, &turn, retrying(Error::is_conflict, || logout_once(app, &asked, token))).await
 }
 
@@ -29,7 +30,7 @@ async fn logout_once(app: &App, asked: &Keyed<PresentedToken>, token: &RefreshTo
         return Ok(Answer::fresh(()));
     };
     // Whoever has a token of the session is its user: that is whose key it is.
-    let call = call(&format!("session:{}", session.id), METHOD, &asked.key);
+    let call = Key::new(&format!("session:{}", session.id), METHOD, asked.key.request_id);
     if given::<()>(&mut tx, &call, &asked.key).await?.is_some() {
         return Ok(Answer::replayed(()));
     }

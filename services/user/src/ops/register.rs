@@ -6,7 +6,7 @@ use souk_events::outbox;
 use souk_interceptors::Caller;
 
 use super::audit::{self, Action};
-use super::keyed::{call, given, in_turn, keep};
+use super::keyed::{given, in_turn, keep};
 use super::prove::proves;
 use crate::domain::command::{Answer, Keyed, Register};
 use crate::domain::{PasswordHash, Role, Roles, User};
@@ -23,7 +23,7 @@ const METHOD: &str = "/souk.user.v1.AuthService/Register";
 /// as a failed login: nobody can try passwords here.
 pub async fn register(app: &App, caller: &Caller, asked: Keyed<Register>) -> Result<Answer<User>, Error> {
     // Nobody has proved anything yet: the key belongs to the address.
-    let call = call(&format!("register:{}", asked.command.email), METHOD, &asked.key);
+    let call = Key::new(&format!("register:{}", asked.command.email), METHOD, asked.key.request_id);
     in_turn(app, &call, register_or_find(app, caller, &call, &asked)).await
 }
 

@@ -6,7 +6,7 @@ use souk_events::outbox;
 use souk_interceptors::Caller;
 
 use super::audit::{self, Action};
-use super::keyed::{Found, call, find_user, in_turn, keep};
+use super::keyed::{Found, find_user, in_turn, keep};
 use crate::domain::command::{Answer, Keyed, SetRoles};
 use crate::domain::{Role, Roles, User};
 use crate::error::Error;
@@ -18,7 +18,7 @@ const METHOD: &str = "/souk.user.v1.UserService/SetRoles";
 
 /// The user as it is now. The last administrator keeps the role, whoever else resigns at the same moment.
 pub async fn set_roles(app: &App, caller: &Caller, asked: Keyed<SetRoles>) -> Result<Answer<User>, Error> {
-    let call = call(caller.subject(), METHOD, &asked.key);
+    let call = Key::new(caller.subject(), METHOD, asked.key.request_id);
     let set = retrying(Error::is_conflict, || set_once(app, caller, &call, &asked));
     let changed = in_turn(app, &call, set).await?;
     app.relay.wake();

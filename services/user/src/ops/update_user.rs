@@ -7,7 +7,7 @@ use souk_interceptors::Caller;
 
 use super::audit::{self, Action};
 use super::get_user::owner_or;
-use super::keyed::{Found, call, find_user, in_turn, keep};
+use super::keyed::{Found, find_user, in_turn, keep};
 use crate::domain::User;
 use crate::domain::command::{Answer, Keyed, UpdateUser};
 use crate::error::Error;
@@ -20,7 +20,7 @@ const METHOD: &str = "/souk.user.v1.UserService/UpdateUser";
 /// The user as it is now. Oneself, or with the scope `users.write` anybody. New values that are the old ones change nothing.
 pub async fn update_user(app: &App, caller: &Caller, asked: Keyed<UpdateUser>) -> Result<Answer<User>, Error> {
     owner_or(caller, asked.command.user_id, "users.write")?;
-    let call = call(caller.subject(), METHOD, &asked.key);
+    let call = Key::new(caller.subject(), METHOD, asked.key.request_id);
     let update = retrying(Error::is_conflict, || update_once(app, caller, &call, &asked));
     let updated = in_turn(app, &call, update).await?;
     app.relay.wake();
