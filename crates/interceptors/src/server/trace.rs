@@ -1,4 +1,4 @@
-//! Trace and call id: what a reply, a log line and a call to another service can be found by.
+//! Trace and call id: what a log line, an INTERNAL error and a call to another service can be found by.
 
 use std::collections::HashMap;
 use std::sync::Arc;
