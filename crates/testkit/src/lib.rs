@@ -1,10 +1,16 @@
 //! What the tests of every crate stand on: real databases, made for one test and thrown away. Never part of what ships.
 
+#[cfg(feature = "suite")]
+pub mod cluster;
+#[cfg(feature = "suite")]
+pub mod form;
 mod postgres;
 #[cfg(feature = "suite")]
 pub mod process;
 #[cfg(feature = "grpc")]
 pub mod raw;
+#[cfg(feature = "suite")]
+pub mod shop;
 #[cfg(feature = "suite")]
 pub mod suite;
 

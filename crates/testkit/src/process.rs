@@ -8,12 +8,8 @@ use std::time::Duration;
 
 use souk_db::{Db, DbConfig};
 use souk_proto_order::v1::order_service_client::OrderServiceClient;
-use souk_proto_user::v1::LoginRequest;
-use souk_proto_user::v1::auth_service_client::AuthServiceClient;
-use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
 
-use crate::suite::{Bearer, Client, Person};
+use crate::shop::{Client, Person, Shop, plain_channel};
 
 /// So many commands are shown at the start.
 const COMMANDS: usize = 3;
@@ -24,6 +20,7 @@ pub struct Process {
     child: Child,
     user: String,
     order: String,
+    inventory: String,
     commands: Vec<String>,
 }
 
@@ -51,7 +48,7 @@ impl Process {
             let (_, rest) = line.split_once(&format!("{service} ")).expect("it says where it listens");
             rest.split([',', ' ']).next().unwrap_or_default().to_owned()
         };
-        Self { user: address("user"), order: address("order"), commands, child }
+        Self { user: address("user"), order: address("order"), inventory: address("inventory"), commands, child }
     }
 
     /// What it shows to be pasted into a shell.
@@ -67,20 +64,16 @@ impl Process {
     /// The first customer of the demonstration, logged in.
     pub async fn alice(&self) -> Person {
         let (_, email, password) = souk::demo::CUSTOMERS[0];
-        let request = LoginRequest { email: email.into(), password: password.into() };
-        let answer = AuthServiceClient::new(channel(&self.user)).login(request).await.expect("the login succeeds");
-        let answer = answer.into_inner();
-        let tokens = answer.tokens.expect("tokens");
-        Person {
-            user_id: answer.user.expect("a user").user_id,
-            token: tokens.access_token,
-            refresh_token: tokens.refresh_token,
-        }
+        self.shop().log_in(email, password).await
+    }
+
+    fn shop(&self) -> Shop {
+        Shop::new([&self.user, &self.order, &self.inventory].map(|address| plain_channel(&[address])))
     }
 
     /// OrderService.
     pub fn orders(&self, person: &Person) -> OrderServiceClient<Client> {
-        OrderServiceClient::new(InterceptedService::new(channel(&self.order), Bearer::of(Some(person))))
+        self.shop().orders(Some(person))
     }
 
     /// Waits for the death that the failpoint brings; whether it came.
@@ -133,8 +126,4 @@ pub async fn owed(orders: &Db) -> i64 {
     let mut tx = orders.read().await.expect("a transaction");
     let (count,): (i64,) = souk_db::sql(text).fetch_one(&mut tx).await.expect("a count");
     count
-}
-
-fn channel(address: &str) -> Channel {
-    Endpoint::from_shared(format!("http://{address}")).expect("an address").connect_lazy()
 }

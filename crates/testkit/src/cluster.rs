@@ -1,0 +1,361 @@
+//! The services as a team deploys them: each a process of its own, several replicas of each, on PostgreSQL and NATS. To be killed, stopped
+//! and started again, one by one.
+//!
+//! Each replica has an address of the loopback network of its own, and keeps it: `127.x.y.10` is the first of the user service.
+
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use souk_db::{Db, DbConfig};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::sync::oneshot;
+
+use crate::shop::{Shop, plain_channel};
+use crate::suite::assert_invariants;
+use crate::{PATIENCE, postgres, within};
+
+/// What the order service and the user service know each other by.
+const SECRET: &str = "a secret between two services of a test";
+
+/// What is started.
+#[derive(Clone, Debug)]
+pub struct ClusterConfig {
+    /// Replicas of the user, order and inventory service.
+    pub replicas: [usize; 3],
+    /// Settings beside those that the cluster itself makes: flag and value. A service takes those that begin with its name, and those of
+    /// `process` and `bus`.
+    pub settings: Vec<(&'static str, String)>,
+}
+
+impl Default for ClusterConfig {
+    fn default() -> Self {
+        Self { replicas: [2, 2, 3], settings: Vec::new() }
+    }
+}
+
+/// The services.
+pub struct Cluster {
+    /// The user service.
+    pub user: Service,
+    /// The order service.
+    pub order: Service,
+    /// The inventory service.
+    pub inventory: Service,
+    shop: Shop,
+    _folder: TempDir,
+}
+
+/// A service and its replicas.
+pub struct Service {
+    name: &'static str,
+    arguments: Vec<String>,
+    database: DbConfig,
+    replicas: Vec<Replica>,
+}
+
+/// One process of a service.
+struct Replica {
+    ip: IpAddr,
+    port: u16,
+    log: PathBuf,
+    child: Option<Child>,
+}
+
+const ADMIN_PORT: u16 = 9090;
+
+impl Cluster {
+    /// Starts all of them, and logs the administrator in.
+    pub async fn start() -> Self {
+        Self::start_with(ClusterConfig::default()).await
+    }
+
+    /// Starts what is configured, on new databases, and logs the administrator in.
+    pub async fn start_with(config: ClusterConfig) -> Self {
+        let folder = TempDir::with_prefix("souk-cluster-").expect("a temporary folder");
+        let service = async |index: u8, name, port| {
+            let ips = (0..config.replicas[usize::from(index)]).map(|number| loopback(index, number));
+            let replicas = ips.enumerate().map(|(number, ip)| Replica {
+                ip,
+                port,
+                log: folder.path().join(format!("{name}-{number}.log")),
+                child: None,
+            });
+            Service {
+                name,
+                arguments: Vec::new(),
+                database: DbConfig::at(postgres::new_database().await),
+                replicas: replicas.collect(),
+            }
+        };
+        let mut user = service(0, "user", 50_051).await;
+        let mut order = service(1, "order", 50_052).await;
+        let mut inventory = service(2, "inventory", 50_053).await;
+        user.configure(&[("user.stack.logins.per_second", "0".to_owned())], &config);
+        inventory.configure(&[("inventory.user.addresses", user.urls())], &config);
+        let peers = [("order.user.addresses", user.urls()), ("order.inventory.addresses", inventory.urls())];
+        order.configure(&peers, &config);
+
+        // The first of the user service alone: it shows the administrator's password, once.
+        let output = user.spawn(0, None);
+        let (email, password) = administrator(output).await;
+        for service in [&mut user, &mut inventory, &mut order] {
+            for replica in 0..service.replicas.len() {
+                service.start(replica);
+            }
+        }
+        for service in [&user, &inventory, &order] {
+            for replica in 0..service.replicas.len() {
+                service.ready(replica).await;
+            }
+        }
+        let channels = [&user, &order, &inventory].map(|service| plain_channel(&service.addresses()));
+        let mut shop = Shop::new(channels);
+        shop.log_in_admin(&email, &password).await;
+        Self { user, order, inventory, shop, _folder: folder }
+    }
+
+    /// I1 to I11, against the inventory's tables.
+    pub async fn assert_invariants(&self) {
+        assert_invariants(&self.inventory.database().await).await;
+    }
+
+    /// Ends all of them as SIGTERM would.
+    pub async fn stop(mut self) {
+        for service in [&mut self.order, &mut self.inventory, &mut self.user] {
+            for replica in 0..service.replicas.len() {
+                service.stop(replica).await;
+            }
+        }
+    }
+}
+
+impl Deref for Cluster {
+    type Target = Shop;
+
+    fn deref(&self) -> &Shop {
+        &self.shop
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for replica in [&self.user, &self.order, &self.inventory].iter().flat_map(|service| &service.replicas) {
+                replica.show_log();
+            }
+        }
+    }
+}
+
+impl Service {
+    fn configure(&mut self, own: &[(&str, String)], config: &ClusterConfig) {
+        let database = self.database.url.expose().to_owned();
+        let mut set = |name: &str, value: &str| self.arguments.push(format!("--{name}={value}"));
+        set(&format!("{}.database.url", self.name), &database);
+        for (name, value) in own {
+            set(name, value);
+        }
+        for (name, value) in &config.settings {
+            let section = name.split('.').next().unwrap_or_default();
+            if [self.name, "process", "bus"].contains(&section) {
+                set(name, value);
+            }
+        }
+    }
+
+    /// Starts a replica that does not run; it begins where it was.
+    pub fn start(&mut self, replica: usize) {
+        self.start_with(replica, None);
+    }
+
+    /// Starts a replica that does not run; it kills itself at `failpoint`.
+    pub fn start_with(&mut self, replica: usize, failpoint: Option<&str>) {
+        if self.replicas[replica].child.is_none() {
+            let mut output = self.spawn(replica, failpoint);
+            // Somebody must read it.
+            tokio::spawn(async move { tokio::io::copy(&mut output, &mut tokio::io::sink()).await });
+        }
+    }
+
+    fn spawn(&mut self, replica: usize, failpoint: Option<&str>) -> ChildStdout {
+        let (name, at) = (self.name, &mut self.replicas[replica]);
+        let log = File::options().create(true).append(true).open(&at.log).expect("a log file can be made");
+        let mut command = Command::new(binary(name));
+        command
+            .arg(format!("--{name}.server.listen={}:{}", at.ip, at.port))
+            .arg(format!("--process.admin.listen={}:{ADMIN_PORT}", at.ip))
+            .args(&self.arguments)
+            .env("SOUK_PROCESS__TELEMETRY__LOG_FORMAT", "json")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .kill_on_drop(true);
+        match name {
+            "user" => {
+                command.env("SOUK_USER__SERVICE_ACCOUNTS__ORDER__SECRET", SECRET);
+                command.env("SOUK_USER__SERVICE_ACCOUNTS__ORDER__SCOPES", format!("{:?}", souk::ORDER_SCOPES));
+            }
+            "order" => {
+                command.env("SOUK_ORDER__TOKEN__CLIENT_SECRET", SECRET);
+            }
+            _ => {}
+        }
+        if let Some(failpoint) = failpoint {
+            command.env("SOUK_FAILPOINT", failpoint);
+        }
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("souk-{name} does not run: {error}"));
+        let output = child.stdout.take().expect("its output is a pipe");
+        at.child = Some(child);
+        output
+    }
+
+    /// Waits until a replica says that it can serve.
+    pub async fn ready(&self, replica: usize) {
+        let at = &self.replicas[replica];
+        within(PATIENCE, &format!("{} {replica} is ready", self.name), async || {
+            get(at.admin(), "/readyz").await.is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
+        })
+        .await;
+    }
+
+    /// Kills a replica by signal 9, whatever it is at.
+    pub async fn kill(&mut self, replica: usize) {
+        let mut child = self.replicas[replica].child.take().expect("the replica runs");
+        child.kill().await.expect("a child can be killed");
+    }
+
+    /// Sends a signal to a replica.
+    pub fn signal(&self, replica: usize, signal: Signal) {
+        let child = self.replicas[replica].child.as_ref().expect("the replica runs");
+        let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw).expect("it has an id");
+        kill_process(pid, signal).expect("a child can be signalled");
+    }
+
+    /// Ends a replica as an operator would.
+    pub async fn stop(&mut self, replica: usize) {
+        self.signal(replica, Signal::TERM);
+        let status = self.ended(replica).await;
+        assert!(status.success(), "{} {replica} ends in order: {status}", self.name);
+    }
+
+    /// Waits until a replica has ended.
+    pub async fn ended(&mut self, replica: usize) -> ExitStatus {
+        let mut child = self.replicas[replica].child.take().expect("the replica runs");
+        tokio::time::timeout(PATIENCE, child.wait())
+            .await
+            .expect("the replica ends")
+            .expect("a child can be waited for")
+    }
+
+    /// Where the replicas listen, whether they run or not.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.replicas.iter().map(|replica| SocketAddr::new(replica.ip, replica.port)).collect()
+    }
+
+    /// The same, as a setting has it.
+    pub fn urls(&self) -> String {
+        format!("{:?}", self.addresses().iter().map(|address| format!("http://{address}")).collect::<Vec<_>>())
+    }
+
+    /// The tables of the service, beside the replicas that may be running on them.
+    pub async fn database(&self) -> Db {
+        Db::open(&self.database).await.expect("PostgreSQL opens")
+    }
+
+    /// The value of a metric of one replica, summed over its labels; those that a line must contain are `labels`.
+    pub async fn metric(&self, replica: usize, name: &str, labels: &[&str]) -> f64 {
+        let text = get(self.replicas[replica].admin(), "/metrics").await.expect("the replica answers");
+        let lines = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
+        let lines = lines.filter(|line| labels.iter().all(|label| line.contains(label)));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// Everything that a replica has logged so far.
+    pub fn log(&self, replica: usize) -> String {
+        std::fs::read_to_string(&self.replicas[replica].log).expect("the log can be read")
+    }
+
+    /// How many replicas there are.
+    pub fn len(&self) -> usize {
+        self.replicas.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.replicas.is_empty()
+    }
+}
+
+impl Replica {
+    fn admin(&self) -> SocketAddr {
+        SocketAddr::new(self.ip, ADMIN_PORT)
+    }
+
+    fn show_log(&self) {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        println!("-- {}", self.log.file_name().unwrap_or_default().display());
+        lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].iter().for_each(|line| println!("{line}"));
+    }
+}
+
+/// Of each replica, when a test fails.
+const LOG_LINES_SHOWN: usize = 40;
+
+/// An address that no other test's process has: the tests of a run are processes of their own, whose ids lie close together.
+fn loopback(service: u8, replica: usize) -> IpAddr {
+    let id = std::process::id();
+    let [.., high, low] = id.to_be_bytes();
+    let replica = u8::try_from(replica).expect("some replicas");
+    Ipv4Addr::new(127, 1 + high % 254, low, 10 + 10 * service + replica).into()
+}
+
+/// A service's binary lies where that of this test lies: in the folder above.
+fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows its own file");
+    let folder = test.parent().and_then(Path::parent).expect("a test lies in a folder");
+    let binary = folder.join(format!("souk-{name}"));
+    assert!(binary.exists(), "souk-{name} is not built: cargo build --workspace");
+    binary
+}
+
+/// The administrator's address and password, which are shown once.
+async fn administrator(output: ChildStdout) -> (String, String) {
+    let (found, shown) = oneshot::channel();
+    tokio::spawn(async move {
+        let mut lines = BufReader::new(output).lines();
+        let mut found = Some(found);
+        while let Ok(Some(line)) = lines.next_line().await {
+            if let Some(both) = line.strip_prefix("administrator: ").and_then(|both| both.split_once("  password: "))
+                && let Some(found) = found.take()
+            {
+                drop(found.send((both.0.to_owned(), both.1.to_owned())));
+            }
+        }
+    });
+    tokio::time::timeout(PATIENCE, shown)
+        .await
+        .expect("the service starts")
+        .expect("the service shows its first password")
+}
+
+/// The answer to a GET, its head included; `None`: nobody answers.
+async fn get(address: SocketAddr, path: &str) -> Option<String> {
+    let asking = async {
+        let mut stream = TcpStream::connect(address).await.ok()?;
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.ok()?;
+        Some(answer)
+    };
+    tokio::time::timeout(Duration::from_secs(2), asking).await.ok().flatten()
+}
