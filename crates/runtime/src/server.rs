@@ -1,6 +1,8 @@
 //! The gRPC server: HTTP/2 with bounds on everything a peer can make grow, gRPC-Web for browsers, and an orderly end.
 
+mod config;
 mod connection;
+mod peer;
 mod standard;
 
 use std::convert::Infallible;
@@ -9,95 +11,24 @@ use std::time::Duration;
 
 use anyhow::Context;
 use http::{HeaderName, HeaderValue, Method, Request, Response, header};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::transport::Server;
+use tonic::transport::server::TcpConnectInfo;
 use tonic_web::GrpcWebLayer;
 use tower::{Service, ServiceBuilder};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::{error, warn};
 
+pub(crate) use self::config::DRAIN_TIMEOUT_MS_MAX;
+pub use self::config::{ClientCertificate, ServerConfig, ServerTls};
 use self::connection::Connection;
+pub use self::peer::Peer;
 pub use self::standard::{About, with_health_and_reflection};
-use crate::config::check_bounds;
 use crate::kernel::Kernel;
-
-/// How a service listens, and what a peer may take of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct ServerConfig {
-    /// The address of the service's gRPC.
-    pub listen: SocketAddr,
-    /// Streams (calls) that one connection may have open at a time.
-    pub streams_per_connection_max: u32,
-    /// Bytes of one stream that a peer may send before they are read.
-    pub stream_window_bytes: u32,
-    /// Bytes of all streams of a connection that a peer may send before they are read. Half of it bounds what small frames cost beyond their
-    /// bytes (about 1 KiB each until they are read): too small, and a client that streams small messages fast is cut off.
-    pub connection_window_bytes: u32,
-    /// Bytes of headers that one request may have.
-    pub header_bytes_max: u32,
-    /// Streams that a peer may open and reset before they are accepted; more end the connection.
-    pub pending_resets_max: usize,
-    /// A connection without traffic is asked for a sign of life after so many milliseconds.
-    pub keepalive_interval_ms: u64,
-    /// And closed if none comes within so many.
-    pub keepalive_timeout_ms: u64,
-    /// Origins whose pages may call by gRPC-Web, as `https://shop.example`; `*`: all.
-    pub allowed_origins: Vec<String>,
-    /// At the end, calls in flight have so many milliseconds to finish.
-    pub drain_timeout_ms: u64,
-}
-
-impl Default for ServerConfig {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            streams_per_connection_max: 1_024,
-            stream_window_bytes: 65_535,
-            connection_window_bytes: 16 * 1_024 * 1_024,
-            header_bytes_max: 8 * 1_024,
-            pending_resets_max: 64,
-            keepalive_interval_ms: 30_000,
-            keepalive_timeout_ms: 10_000,
-            allowed_origins: Vec::new(),
-            drain_timeout_ms: 10_000,
-        }
-    }
-}
-
-impl ServerConfig {
-    /// Notes what cannot be; `at` is where the settings stand.
-    pub fn validate(&self, at: &str, problems: &mut Vec<String>) {
-        let positive = [
-            ("streams_per_connection_max", self.streams_per_connection_max.into()),
-            ("stream_window_bytes", self.stream_window_bytes.into()),
-            ("connection_window_bytes", self.connection_window_bytes.into()),
-            ("header_bytes_max", self.header_bytes_max.into()),
-            ("pending_resets_max", self.pending_resets_max as u64),
-            ("keepalive_interval_ms", self.keepalive_interval_ms),
-            ("keepalive_timeout_ms", self.keepalive_timeout_ms),
-        ];
-        check_bounds(problems, at, 1..=i32::MAX as u64, &positive);
-        check_bounds(problems, at, 0..=DRAIN_TIMEOUT_MS_MAX, &[("drain_timeout_ms", self.drain_timeout_ms)]);
-        if let Err(error) = cors(&self.allowed_origins) {
-            problems.push(format!("{at}.allowed_origins: {error}"));
-        }
-    }
-
-    /// The defaults, listening on this port of the loopback.
-    pub fn on_port(port: u16) -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], port)), ..Self::default() }
-    }
-}
-
-/// An orchestrator that waits longer than an hour has been forgotten.
-pub(crate) const DRAIN_TIMEOUT_MS_MAX: u64 = 3_600_000;
 
 /// Listens on the configured address. Port 0 is any free one: ask the listener which.
 pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -117,8 +48,11 @@ where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send,
 {
-    let service =
-        ServiceBuilder::new().layer(cors(&config.allowed_origins)?).layer(GrpcWebLayer::new()).service(service);
+    let service = ServiceBuilder::new()
+        .map_request(with_peer)
+        .layer(cors(&config.allowed_origins)?)
+        .layer(GrpcWebLayer::new())
+        .service(service);
     let server = Server::builder()
         .accept_http1(true) // gRPC-Web; a plain HTTP/1 request is answered 400
         .max_concurrent_streams(config.streams_per_connection_max)
@@ -151,6 +85,14 @@ where
         }
     });
     Ok(())
+}
+
+fn with_peer(mut request: Request<Body>) -> Request<Body> {
+    let address = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+    if let Some(address) = address {
+        request.extensions_mut().insert(Peer::at(address));
+    }
+    request
 }
 
 fn cors(origins: &[String]) -> anyhow::Result<CorsLayer> {

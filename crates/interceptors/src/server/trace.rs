@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use http::{Request, Response};
 use souk_proto_common::Method;
+use souk_runtime::server::Peer;
 use souk_runtime::{Ids, Kernel};
 use tonic::body::Body;
-use tonic::transport::server::TcpConnectInfo;
 use tracing::{Instrument, info_span};
 
 use crate::caller::Caller;
@@ -43,7 +43,7 @@ impl Trace {
 
 impl<S: Next> Middleware<S> for Trace {
     async fn call(&self, mut request: Request<Body>, next: S) -> Result<Response<Body>, S::Error> {
-        let peer = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+        let peer = request.extensions().get::<Peer>().map(|peer| peer.address.ip());
         let call_id = self.ids.new_id();
         let trace = TraceContext::of_headers(request.headers(), &self.ids);
         let target = self.target(request.uri().path());
@@ -60,7 +60,7 @@ impl<S: Next> Middleware<S> for Trace {
             call_id,
             trace,
             target,
-            peer: peer.map(|address| address.ip()),
+            peer,
             deadline: None,
             caller: Caller::anonymous(),
             span: span.clone(),
