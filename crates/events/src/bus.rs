@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use souk_runtime::Kernel;
+
+use crate::config::BusConfig;
 use crate::consumer::{Consumer, Handler, Subscription};
 use crate::event::Event;
 use crate::memory::{Listener, MemoryBus};
@@ -27,12 +30,21 @@ pub enum BusError {
         #[source]
         source: souk_db::Error,
     },
+    /// There is no such bus.
+    #[error("{0} cannot be used as a bus")]
+    Unknown(String),
     /// A consumer or a listener asks for something that is no pattern.
     #[error(transparent)]
     Pattern(#[from] PatternError),
 }
 
 impl Bus {
+    /// The bus that the settings name, [closed](Self::open) if it is one within this process.
+    #[expect(clippy::unused_async, reason = "a bus over the network must be connected")]
+    pub async fn connect(_kernel: &Kernel, config: &BusConfig) -> Result<Self, BusError> {
+        if config.is_memory() { Ok(Self::memory_closed()) } else { Err(BusError::Unknown(config.url.clone())) }
+    }
+
     /// A bus within this process, which delivers at once. For several services in one process: [`memory_closed`](Self::memory_closed).
     pub fn memory() -> Self {
         let bus = Self::memory_closed();

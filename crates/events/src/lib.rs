@@ -18,6 +18,7 @@
 //! sees the events of an aggregate in the order of their versions; only one that was parked and replayed comes late.
 
 mod bus;
+mod config;
 mod consumer;
 pub mod dead_letters;
 mod event;
@@ -32,6 +33,7 @@ mod subject;
 mod tests;
 
 pub use bus::{Bus, BusError};
+pub use config::{BusConfig, BusTls, StreamConfig};
 pub use consumer::{Consumer, ConsumerConfig, Handler, HandlerError, ReplayError, Subscription};
 pub use dead_letters::DeadLetter;
 pub use event::{DecodeError, Event};

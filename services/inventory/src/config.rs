@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use souk_db::{DbConfig, GroupConfig};
-use souk_events::RelayConfig;
+use souk_events::{BusConfig, RelayConfig};
 use souk_interceptors::client::ClientConfig;
 use souk_interceptors::server::StackConfig;
 use souk_runtime::ProcessConfig;
@@ -107,6 +107,8 @@ impl Config {
 pub struct Process {
     /// What every process has.
     pub process: ProcessConfig,
+    /// Where events go, and where others' come from.
+    pub bus: BusConfig,
     /// The service.
     pub inventory: Config,
 }
@@ -114,6 +116,7 @@ pub struct Process {
 impl souk_runtime::config::Config for Process {
     fn validate(&self, problems: &mut Vec<String>) {
         self.process.validate("process", problems);
+        self.bus.validate("bus", problems);
         self.inventory.validate(problems);
     }
 }

@@ -16,7 +16,9 @@ fn main() -> ExitCode {
         &app,
         |config: &Process| config.process.clone(),
         async |kernel, config: Process, _| {
-            let running = start(kernel, config.inventory, Deps { bus: Bus::memory() }).await?;
+            let bus = Bus::connect(&kernel, &config.bus).await?;
+            let running = start(kernel, config.inventory, Deps { bus: bus.clone() }).await?;
+            bus.open(); // everybody has subscribed
             tracing::info!(address = %running.address, "inventory listens");
             Ok(())
         },

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use souk_db::{DbConfig, GroupConfig};
-use souk_events::RelayConfig;
+use souk_events::{BusConfig, RelayConfig};
 use souk_interceptors::client::ClientConfig;
 use souk_interceptors::server::StackConfig;
 pub use souk_runtime::config::MS_MAX;
@@ -226,6 +226,8 @@ impl Config {
 pub struct Process {
     /// What every process has.
     pub process: ProcessConfig,
+    /// Where events go, and where others' come from.
+    pub bus: BusConfig,
     /// The service.
     pub order: Config,
 }
@@ -233,6 +235,7 @@ pub struct Process {
 impl souk_runtime::config::Config for Process {
     fn validate(&self, problems: &mut Vec<String>) {
         self.process.validate("process", problems);
+        self.bus.validate("bus", problems);
         self.order.validate(problems);
         if self.order.token.client_secret.is_empty() {
             problems.push("order.token.client_secret must be set: it is how the inventory knows us".to_owned());

@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use souk_events::BusConfig;
 use souk_runtime::ProcessConfig;
 
 use crate::demo::ACCOUNT as DEMO_ACCOUNT;
@@ -12,6 +13,8 @@ use crate::demo::ACCOUNT as DEMO_ACCOUNT;
 pub struct Config {
     /// The process.
     pub process: ProcessConfig,
+    /// Where events go. All services of the process share it.
+    pub bus: BusConfig,
     /// The user service.
     pub user: souk_user::Config,
     /// The inventory service.
@@ -23,6 +26,7 @@ pub struct Config {
 impl souk_runtime::config::Config for Config {
     fn validate(&self, problems: &mut Vec<String>) {
         self.process.validate("process", problems);
+        self.bus.validate("bus", problems);
         self.user.validate(problems);
         self.inventory.validate(problems);
         self.order.validate(problems);

@@ -46,9 +46,9 @@ pub async fn start(
     config: Config,
     show_first_administrator: ShowFirstAdministrator,
 ) -> anyhow::Result<Running> {
-    let Config { mut user, mut inventory, mut order, process: _ } = config;
+    let Config { mut user, mut inventory, mut order, bus, process: _ } = config;
     let (peers, orders) = in_order(&kernel);
-    let bus = Bus::memory_closed();
+    let bus = Bus::connect(&kernel, &bus).await?;
     let order_secret = secret(&kernel);
     let demo_secret = secret(&kernel);
     let account = |secret: &Secret, scopes: &[&str]| ServiceAccount {

@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use souk_db::DbConfig;
-use souk_events::RelayConfig;
+use souk_events::{BusConfig, RelayConfig};
 use souk_interceptors::server::StackConfig;
 use souk_runtime::config::{BATCH, BYTES, check_bounds};
 use souk_runtime::server::ServerConfig;
@@ -211,6 +211,8 @@ impl Default for Limits {
 pub struct Process {
     /// The process.
     pub process: ProcessConfig,
+    /// Where events go, and where others' come from.
+    pub bus: BusConfig,
     /// The service.
     pub user: Config,
 }
@@ -218,6 +220,7 @@ pub struct Process {
 impl souk_runtime::config::Config for Process {
     fn validate(&self, problems: &mut Vec<String>) {
         self.process.validate("process", problems);
+        self.bus.validate("bus", problems);
         self.user.validate(problems);
     }
 }

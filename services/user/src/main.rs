@@ -18,8 +18,10 @@ fn main() -> ExitCode {
         &app,
         |config: &Process| config.process.clone(),
         async |kernel, config: Process, _| {
-            let deps = Deps { show_first_administrator: Arc::new(show), ..Deps::new(Bus::memory()) };
+            let bus = Bus::connect(&kernel, &config.bus).await?;
+            let deps = Deps { show_first_administrator: Arc::new(show), ..Deps::new(bus.clone()) };
             let running = start(kernel, config.user, deps).await?;
+            bus.open(); // everybody has subscribed
             tracing::info!(address = %running.address, "user listens");
             Ok(())
         },
