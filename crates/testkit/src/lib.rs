@@ -4,7 +4,7 @@
 pub mod cluster;
 #[cfg(feature = "suite")]
 pub mod form;
-mod postgres;
+pub mod postgres;
 #[cfg(feature = "suite")]
 pub mod process;
 #[cfg(feature = "grpc")]
@@ -15,6 +15,7 @@ pub mod shop;
 pub mod suite;
 
 use std::future::Future;
+use std::net::TcpListener;
 use std::ops::Deref;
 use std::time::Duration;
 
@@ -66,6 +67,11 @@ pub async fn on_both<F: Future<Output = ()>>(migrations: &[&MigrationSet], test:
         println!("on {:?}", database.engine());
         test(database.clone()).await;
     }
+}
+
+/// A port that nobody listens on.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port()
 }
 
 /// What takes longer than this does not come.

@@ -1,9 +1,13 @@
 //! A PostgreSQL server for the tests of a run: started by the first test that needs it, shared by all (nextest runs each in a process of
-//! its own), and stopped by itself when none has needed it for some seconds.
+//! its own), and stopped by itself when none has needed it for some seconds. And servers of one test each, which can be stopped and killed.
+
+mod server;
+
+pub use server::Server;
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -12,13 +16,18 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
+use crate::free_port;
+
 /// A server of one's own to be used instead: `postgres://user:password@host:port` of a role that may create databases.
 const OVERRIDE: &str = "SOUK_TEST_POSTGRES";
 
 /// The URL of a new, empty database.
 pub(crate) async fn new_database() -> String {
+    new_database_at(&server_url()).await
+}
+
+async fn new_database_at(server: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let server = server_url();
     let name = format!("test_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     let mut connection = connect(&format!("{server}/postgres")).await;
     for statement in [format!("DROP DATABASE IF EXISTS {name}"), format!("CREATE DATABASE {name}")] {
@@ -72,7 +81,7 @@ fn start(folder: &Path, port_file: &Path) -> u16 {
     let bin = initdb.parent().expect("a program lies in a folder");
     // PostgreSQL's own user must reach the data, so it cannot lie under target/, which may lie in somebody's home.
     let home = std::env::temp_dir().join(format!("souk-testkit-{}", std::process::id()));
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port();
+    let port = free_port();
     let log = File::create(folder.join("postgres.log")).expect("a log file can be made");
     #[expect(clippy::zombie_processes, reason = "the server is shared: it outlives this test and ends by itself")]
     let mut child = Command::new("setsid")
