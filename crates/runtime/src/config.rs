@@ -1,26 +1,24 @@
 //! Configuration: defaults < file < environment < flags.
 //!
 //! The configuration of a binary is one struct. Its fields are the settings, their doc comments the help. A setting `database.url` is
-//! `url` under `[database]` in the file, `SOUK_DATABASE__URL` in the environment, `--database.url` on the command line. A key that the struct
-//! does not have is an error, wherever it stands.
+//! `url` under `[database]` in the file, `SOUK_DATABASE__URL` in the environment, `--database.url` on the command line; and the file that
+//! `SOUK_DATABASE__URL_FILE` names may hold its value, as secrets are handed to containers. A key that the struct does not have is an error,
+//! wherever it stands.
 
-use std::convert::Infallible;
+mod settings;
+mod sources;
+
 use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use figment::providers::{Env, Format, Serialized, Toml};
-use figment::value::{Dict, Map, Value};
-use figment::{Figment, Metadata, Profile, Provider};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Variables that begin as settings do and are none.
-const NO_SETTINGS: [&str; 2] = ["SOUK_FAILPOINT", "SOUK_TEST_POSTGRES"];
-const PREFIX: &str = "SOUK_";
+use settings::{Setting, settings};
 
 /// The settings of a binary.
 pub trait Config: Serialize + DeserializeOwned + Default + JsonSchema {
@@ -44,21 +42,10 @@ pub fn check_bounds(problems: &mut Vec<String>, at: &str, allowed: RangeInclusiv
     }
 }
 
-/// What the command line says of the binary itself.
-#[derive(Clone, Debug)]
-pub struct App {
-    /// The binary's name.
-    pub name: &'static str,
-    /// What it is, in a sentence.
-    pub about: &'static str,
-    /// Flags beside the settings.
-    pub flags: Vec<Arg>,
-}
-
 /// What the command line came to.
 #[derive(Debug)]
 pub enum Loaded<C> {
-    /// Run with this configuration; the matches have the flags beside the settings.
+    /// Run with this configuration; the matches have the sub-command and the flags beside the settings.
     Run(C, ArgMatches),
     /// Print this and end: the help, the version, the configuration.
     Print(String),
@@ -73,6 +60,19 @@ pub enum Error {
     /// A value, or a key that is no setting.
     #[error("{0}")]
     Setting(#[from] Box<figment::Error>),
+    /// A file that a variable names, and that gives no value. What is in it may be a secret: it is not told.
+    #[error("{variable} names {}, which {problem}", .file.display())]
+    File {
+        /// The variable.
+        variable: String,
+        /// What it names.
+        file: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A variable and its twin, of which one must win.
+    #[error("{0} and {0}_FILE are both set")]
+    Twice(String),
     /// Values that cannot be, all of them.
     #[error("the configuration cannot be used:\n  {}", .0.join("\n  "))]
     Invalid(Vec<String>),
@@ -81,177 +81,55 @@ pub enum Error {
     Print(#[from] toml::ser::Error),
 }
 
-/// Loads the settings for the command line `args`, whose first word is the program.
-pub fn load<C: Config>(app: &App, args: impl IntoIterator<Item = OsString>) -> Result<Loaded<C>, Error> {
+/// Loads the settings for the command line `args`, whose first word is the program. `command` is the binary's own: settings are taken
+/// before and after each of its sub-commands.
+pub fn load<C: Config>(command: Command, args: impl IntoIterator<Item = OsString>) -> Result<Loaded<C>, Error> {
     let settings = settings::<C>();
-    let matches = match command(app, &settings).try_get_matches_from(args) {
+    let matches = match with_settings(command, &settings).try_get_matches_from(args) {
         Ok(matches) => matches,
         Err(shown) if !shown.use_stderr() => return Ok(Loaded::Print(rendered(&shown.render()))),
         Err(error) => return Err(error.into()),
     };
-    let config: C = layers::<C>(&settings, &matches).extract().map_err(Box::new)?;
+    let config: C = sources::extract(&settings, &matches)?;
     let mut problems = Vec::new();
     config.validate(&mut problems);
     if !problems.is_empty() {
         return Err(Error::Invalid(problems));
     }
-    if matches.get_flag("print-config") {
+    if matches.get_flag(PRINT_CONFIG) {
         return Ok(Loaded::Print(toml::to_string_pretty(&config)?));
     }
     Ok(Loaded::Run(config, matches))
 }
+
+const CONFIG: &str = "config";
+const PRINT_CONFIG: &str = "print-config";
 
 /// In colours where somebody sees them.
 fn rendered(text: &clap::builder::StyledStr) -> String {
     if std::io::stdout().is_terminal() { text.ansi().to_string() } else { text.to_string() }
 }
 
-fn layers<C: Config>(settings: &[Setting], matches: &ArgMatches) -> Figment {
-    let mut figment = Figment::from(Serialized::defaults(C::default()));
-    if let Some(file) = matches.get_one::<PathBuf>("config") {
-        figment = figment.merge(Toml::file_exact(file));
-    }
-    // What is no leaf: an entry of a map, or no setting at all, which is an error.
-    let mut known: Vec<String> = settings.iter().map(Setting::variable).collect();
-    known.extend(NO_SETTINGS.map(str::to_owned));
-    let others = Env::prefixed(PREFIX)
-        .filter(move |key| !known.iter().any(|known| known[PREFIX.len()..].eq_ignore_ascii_case(key.as_str())));
-    figment = figment.merge(others.split("__"));
-    for setting in settings {
-        if let Ok(text) = std::env::var(setting.variable()) {
-            figment = figment.merge(setting.given(&text, "environment variable"));
-        }
-    }
-    for setting in settings {
-        if let Some(text) = matches.get_one::<String>(&setting.path) {
-            figment = figment.merge(setting.given(text, "command line"));
-        }
-    }
-    figment
-}
-
-/// The value of a setting, as one source has it.
-struct Given {
-    source: &'static str,
-    value: Dict,
-}
-
-impl Provider for Given {
-    fn metadata(&self) -> Metadata {
-        Metadata::named(self.source)
-    }
-
-    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
-        Ok(Profile::Default.collect(self.value.clone()))
-    }
-}
-
-/// `a.b`, 1 -> `{a: {b: 1}}`
-fn nested(path: &str, value: Value) -> Dict {
-    let (first, rest) = path.split_once('.').unwrap_or((path, ""));
-    let inner = if rest.is_empty() { value } else { nested(rest, value).into() };
-    [(first.to_owned(), inner)].into()
-}
-
-fn command(app: &App, settings: &[Setting]) -> Command {
+fn with_settings(command: Command, settings: &[Setting]) -> Command {
     let settings = settings.iter().map(|setting| {
         let id = setting.path.clone();
-        Arg::new(id.clone()).long(id).help(setting.help.clone()).value_name("VALUE").help_heading("Settings")
+        let arg = Arg::new(id.clone()).long(id).help(setting.help()).value_name("VALUE").help_heading("Settings");
+        arg.global(true).hide_short_help(true)
     });
-    Command::new(app.name)
-        .about(app.about)
+    let file = Arg::new(CONFIG).long(CONFIG).value_name("FILE").help("A TOML file with settings");
+    let print = Arg::new(PRINT_CONFIG).long(PRINT_CONFIG).help("Print the settings as they are in effect, and end");
+    command
         .version(env!("CARGO_PKG_VERSION"))
-        .after_help("A setting a.b can also stand in the file, as b under [a], or in the environment, as SOUK_A__B.")
-        .arg(
-            Arg::new("config")
-                .long("config")
-                .value_name("FILE")
-                .help("A TOML file with settings")
-                .value_parser(clap::value_parser!(PathBuf)),
-        )
-        .arg(
-            Arg::new("print-config")
-                .long("print-config")
-                .help("Print the settings as they are in effect, and end")
-                .action(ArgAction::SetTrue),
-        )
-        .args(&app.flags)
+        .arg(file.value_parser(clap::value_parser!(PathBuf)).global(true))
+        .arg(print.action(ArgAction::SetTrue).global(true))
         .args(settings)
-}
-
-/// One leaf of the configuration.
-#[derive(Debug, PartialEq, Eq)]
-struct Setting {
-    path: String,
-    help: String,
-    /// Its value is a text, whatever it looks like.
-    is_text: bool,
-}
-
-impl Setting {
-    /// Its name in the environment.
-    fn variable(&self) -> String {
-        format!("{PREFIX}{}", self.path.to_uppercase().replace('.', "__"))
-    }
-
-    fn given(&self, text: &str, source: &'static str) -> Given {
-        let value = if self.is_text {
-            Value::from(text)
-        } else {
-            text.parse().unwrap_or_else(|never: Infallible| match never {})
-        };
-        Given { source, value: nested(&self.path, value) }
-    }
-}
-
-/// Every leaf of `C`, with its doc comment and default.
-fn settings<C: Config>() -> Vec<Setting> {
-    let schema = schemars::schema_for!(C);
-    let defaults = serde_json::to_value(C::default()).unwrap_or_default();
-    let mut settings = Vec::new();
-    walk(schema.as_value(), schema.as_value(), &defaults, "", &mut settings);
-    settings
-}
-
-fn walk(
-    root: &serde_json::Value,
-    node: &serde_json::Value,
-    defaults: &serde_json::Value,
-    path: &str,
-    settings: &mut Vec<Setting>,
-) {
-    let properties = resolve(root, node)["properties"].as_object();
-    for (name, property) in properties.into_iter().flatten() {
-        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-        let default = &defaults[name];
-        if resolve(root, property)["properties"].is_object() {
-            walk(root, property, default, &path, settings);
-        } else {
-            let described =
-                property["description"].as_str().or_else(|| resolve(root, property)["description"].as_str());
-            settings.push(Setting {
-                path,
-                help: format!("{} [default: {}]", described.unwrap_or_default(), shown(default)),
-                is_text: resolve(root, property)["type"] == "string",
-            });
-        }
-    }
-}
-
-fn resolve<'a>(root: &'a serde_json::Value, node: &'a serde_json::Value) -> &'a serde_json::Value {
-    match node["$ref"].as_str() {
-        Some(reference) => root.pointer(reference.trim_start_matches('#')).unwrap_or(node),
-        None => node,
-    }
-}
-
-fn shown(default: &serde_json::Value) -> String {
-    default.as_str().map_or_else(|| default.to_string(), str::to_owned)
 }
 
 #[cfg(test)]
 #[expect(clippy::result_large_err, reason = "figment's Jail takes closures with its own error")]
 mod tests {
+    use std::collections::BTreeMap;
+
     use figment::Jail;
     use serde::Deserialize;
 
@@ -265,6 +143,14 @@ mod tests {
         name: String,
         /// Its door.
         door: Door,
+        /// Who brings what.
+        suppliers: BTreeMap<String, Supplier>,
+    }
+
+    #[derive(Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+    #[serde(default, deny_unknown_fields)]
+    struct Supplier {
+        word: Secret,
     }
 
     #[derive(Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -276,11 +162,13 @@ mod tests {
         keys: Vec<String>,
         /// What opens it.
         word: Secret,
+        /// The file with its plan.
+        plan_file: String,
     }
 
     impl Default for Door {
         fn default() -> Self {
-            Self { width: 90, keys: Vec::new(), word: Secret::default() }
+            Self { width: 90, keys: Vec::new(), word: Secret::default(), plan_file: String::new() }
         }
     }
 
@@ -291,8 +179,8 @@ mod tests {
     }
 
     fn run(args: &[&str]) -> Result<Loaded<Shop>, Error> {
-        let app = App { name: "shop", about: "A shop.", flags: Vec::new() };
-        load(&app, std::iter::once("shop").chain(args.iter().copied()).map(OsString::from))
+        let command = Command::new("shop").subcommand(Command::new("open"));
+        load(command, std::iter::once("shop").chain(args.iter().copied()).map(OsString::from))
     }
 
     fn loaded(args: &[&str]) -> Shop {
@@ -369,6 +257,76 @@ mod tests {
             jail.set_env("SOUK_DOOR__WORD", "123456");
             let shop = loaded(&["--name", "007"]);
             assert_eq!((shop.name.as_str(), shop.door.word.expose()), ("007", "123456"));
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn a_value_can_stand_in_a_file_that_a_variable_names() {
+        Jail::expect_with(|jail| {
+            jail.create_file("word", "sesame\n")?;
+            jail.create_file("width", "70\r\n")?;
+            jail.create_file("shop.toml", "[door]\nword = \"shibboleth\"\n")?;
+            jail.set_env("SOUK_DOOR__WORD_FILE", "word");
+            jail.set_env("SOUK_DOOR__WIDTH_FILE", "width");
+            jail.set_env("SOUK_SUPPLIERS__MILL__WORD_FILE", "word");
+            jail.set_env("SOUK_DOOR__PLAN_FILE", "plan.svg");
+            let shop = loaded(&["--config", "shop.toml"]);
+            assert_eq!((shop.door.word.expose(), shop.door.width), ("sesame", 70));
+            assert_eq!(shop.suppliers["mill"].word.expose(), "sesame");
+            assert_eq!(shop.door.plan_file, "plan.svg"); // a setting of that name is that setting
+            assert_eq!(loaded(&["--door.width", "71"]).door.width, 71);
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn a_file_that_has_no_value_is_named_and_what_is_in_it_is_not_told() {
+        let refused = |variable: &str, content: &[u8]| {
+            let mut told = String::new();
+            Jail::expect_with(|jail| {
+                let file = jail.directory().join("given");
+                std::fs::write(&file, content).unwrap();
+                jail.set_env(variable, file.display());
+                told = run(&[]).unwrap_err().to_string();
+                Ok(())
+            });
+            assert!(told.starts_with(&format!("{variable} names ")) && told.contains("/given"), "{told}");
+            assert!(!told.contains("sesame"), "{told}");
+            told
+        };
+        assert!(refused("SOUK_DOOR__WIDTH_FILE", b"sesame").contains("has no value that door.width can have"));
+        assert!(refused("SOUK_DOOR__WIDHT_FILE", b"sesame").contains("would set door.widht, which is no setting"));
+        assert!(refused("SOUK_NAME_FILE", b"sesame \xff").contains("is no text"));
+        let large = "sesame ".repeat(10_000).into_bytes();
+        assert!(refused("SOUK_NAME_FILE", &large).contains("has more than 65536 bytes"));
+        Jail::expect_with(|jail| {
+            jail.set_env("SOUK_DOOR__WORD_FILE", "missing");
+            assert!(
+                run(&[]).unwrap_err().to_string().contains("SOUK_DOOR__WORD_FILE names missing, which cannot be read")
+            );
+            jail.set_env("SOUK_DOOR__WORD", "sesame");
+            let told = run(&[]).unwrap_err().to_string();
+            assert_eq!(told, "SOUK_DOOR__WORD and SOUK_DOOR__WORD_FILE are both set");
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn settings_stand_before_and_after_a_subcommand() {
+        Jail::expect_with(|jail| {
+            jail.create_file("shop.toml", "name = \"file\"\n")?;
+            for args in [
+                ["--config", "shop.toml", "--door.width", "3", "open"],
+                ["--config", "shop.toml", "open", "--door.width", "3"],
+                ["open", "--config", "shop.toml", "--door.width", "3"],
+            ] {
+                let shop = loaded(&args);
+                assert_eq!((shop.name.as_str(), shop.door.width), ("file", 3), "{args:?}");
+            }
+            assert!(printed(&["open", "--print-config", "--door.width", "3"]).contains("width = 3"));
+            assert!(printed(&["open", "--help"]).contains("--door.width"));
+            assert!(!printed(&["open", "-h"]).contains("--door.width"));
             Ok(())
         });
     }

@@ -4,6 +4,7 @@
 //! Never: anything that knows what is sold. Time, ids and randomness come from here and from nowhere else, so that a test can hold them.
 
 pub mod admin;
+mod app;
 mod clock;
 pub mod config;
 mod failpoint;
@@ -18,12 +19,13 @@ mod story;
 mod tasks;
 mod telemetry;
 
+pub use app::{App, Settings, Subcommand};
 pub use clock::Clock;
 pub use failpoint::failpoint;
 pub use ids::Ids;
 pub use kernel::Kernel;
 pub use metrics::Metrics;
-pub use process::{ProcessConfig, run};
+pub use process::ProcessConfig;
 pub use readiness::{Check, Readiness};
 pub use secret::Secret;
 pub use story::story;

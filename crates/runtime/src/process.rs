@@ -1,7 +1,6 @@
-//! A process from start to end: configuration, logging, the tokio runtime, signals.
+//! A process that serves, from start to end: logging, the tokio runtime, signals.
 
 use std::future::Future;
-use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,8 +11,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 
 use crate::admin::{self, AdminConfig};
+use crate::app::{Settings, code};
 use crate::clock::Clock;
-use crate::config::{self, App, Config, Loaded, check_bounds};
+use crate::config::check_bounds;
 use crate::kernel::Kernel;
 use crate::readiness::Check;
 use crate::server;
@@ -57,34 +57,18 @@ impl ProcessConfig {
 /// No machine that we know has more cores.
 const WORKER_THREADS_MAX: u64 = 1_024;
 
-/// Loads the configuration, runs `start`, and waits for SIGINT or SIGTERM; then ends every task in order. A second signal ends at once.
-///
-/// `start` brings everything up and returns; what it has spawned goes on. The admin server listens from before `start`, so that a slow
-/// start can be watched.
-pub fn run<C, Started>(
-    app: &App,
-    process: impl FnOnce(&C) -> ProcessConfig,
-    start: impl FnOnce(Kernel, C, clap::ArgMatches) -> Started,
-) -> ExitCode
+/// Runs `start`, and waits for SIGINT or SIGTERM; then ends every task in order.
+pub(crate) fn serve<C, Started>(config: C, start: impl FnOnce(Kernel, C) -> Started) -> ExitCode
 where
-    C: Config,
+    C: Settings,
     Started: Future<Output = anyhow::Result<()>>,
 {
-    let (config, matches) = match config::load::<C>(app, std::env::args_os()) {
-        Ok(Loaded::Run(config, matches)) => (config, matches),
-        Ok(Loaded::Print(text)) => return print(&text),
-        Err(config::Error::Flags(error)) => {
-            drop(error.print());
-            return ExitCode::from(USAGE);
-        }
-        Err(error) => return fail(&error),
-    };
-    let process = process(&config);
+    let process = config.process().clone();
     if let Err(error) = telemetry::init(&process.telemetry) {
-        return fail(&*error);
+        return code(&Err(error)); // there is no log yet
     }
     let result = runtime(process.worker_threads).and_then(|runtime| {
-        let result = runtime.block_on(serve(&process, |kernel| start(kernel, config, matches)));
+        let result = runtime.block_on(run(&process, |kernel| start(kernel, config)));
         // Nothing is owed any more; a thread that hangs in a system call must not hold the end up.
         runtime.shutdown_timeout(Duration::from_secs(1));
         result
@@ -96,13 +80,10 @@ where
     ExitCode::SUCCESS
 }
 
-/// The command line made no sense.
-const USAGE: u8 = 2;
-
 /// The check that is red until everything is up.
 const START: &str = "start";
 
-async fn serve<Started>(process: &ProcessConfig, start: impl FnOnce(Kernel) -> Started) -> anyhow::Result<()>
+async fn run<Started>(process: &ProcessConfig, start: impl FnOnce(Kernel) -> Started) -> anyhow::Result<()>
 where
     Started: Future<Output = anyhow::Result<()>>,
 {
@@ -110,7 +91,9 @@ where
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     kernel.readiness.set(START, Check::NotReady("starting".to_owned()));
-    admin::serve(&kernel, server::bind(process.admin.listen).await?);
+    let admin = server::bind(process.admin.listen).await?;
+    info!(address = %admin.local_addr()?, "admin listens");
+    admin::serve(&kernel, admin);
     tokio::select! {
         started = start(kernel.clone()) => started?,
         _ = interrupt.recv() => return Ok(()),
@@ -142,18 +125,6 @@ fn runtime(worker_threads: usize) -> anyhow::Result<tokio::runtime::Runtime> {
     #[cfg(tokio_unstable)]
     builder.disable_lifo_slot();
     builder.enable_all().build().context("the runtime cannot be started")
-}
-
-fn print(text: &str) -> ExitCode {
-    // A reader that has gone away has seen enough.
-    drop(std::io::stdout().write_all(text.as_bytes()));
-    ExitCode::SUCCESS
-}
-
-/// An error from before there is a log.
-fn fail(error: &(dyn std::error::Error + 'static)) -> ExitCode {
-    drop(writeln!(std::io::stderr(), "error: {}", story(error)));
-    ExitCode::FAILURE
 }
 
 #[cfg(test)]

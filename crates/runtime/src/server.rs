@@ -2,6 +2,7 @@
 
 mod config;
 mod connection;
+mod healthcheck;
 mod peer;
 mod standard;
 
@@ -26,6 +27,7 @@ use tracing::{error, warn};
 pub(crate) use self::config::DRAIN_TIMEOUT_MS_MAX;
 pub use self::config::{ClientCertificate, ServerConfig, ServerTls};
 use self::connection::Connection;
+pub use self::healthcheck::healthcheck;
 pub use self::peer::Peer;
 pub use self::standard::{About, with_health_and_reflection};
 use crate::kernel::Kernel;

@@ -6,9 +6,9 @@ use souk_db::{DbConfig, GroupConfig};
 use souk_events::{BusConfig, RelayConfig};
 use souk_interceptors::client::ClientConfig;
 use souk_interceptors::server::StackConfig;
-use souk_runtime::ProcessConfig;
 use souk_runtime::config::{BATCH, BYTES, MS_MAX, check_bounds};
 use souk_runtime::server::ServerConfig;
+use souk_runtime::{ProcessConfig, Settings};
 
 /// The settings of the inventory service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -118,6 +118,16 @@ impl souk_runtime::config::Config for Process {
         self.process.validate("process", problems);
         self.bus.validate("bus", problems);
         self.inventory.validate(problems);
+    }
+}
+
+impl Settings for Process {
+    fn process(&self) -> &ProcessConfig {
+        &self.process
+    }
+
+    fn servers(&self) -> Vec<(&'static str, &ServerConfig)> {
+        vec![("inventory", &self.inventory.server)]
     }
 }
 

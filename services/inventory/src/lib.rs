@@ -105,16 +105,28 @@ fn keys(kernel: &Kernel, config: &Config) -> anyhow::Result<KeySource> {
     }))
 }
 
-/// Opens the database and starts everything but the server: for [`start`], and for tests of operations.
-pub async fn open(kernel: &Kernel, config: &Config, deps: &Deps) -> anyhow::Result<App> {
+/// Brings the database to the form that this version needs.
+pub async fn migrate(config: &Config) -> anyhow::Result<()> {
+    database(config).await?.close().await;
+    Ok(())
+}
+
+/// The database, migrated.
+async fn database(config: &Config) -> anyhow::Result<Db> {
     let db = Db::open(&config.database)
         .await
         .with_context(|| format!("the inventory's database {:?} cannot be opened", config.database.url))?;
-    let closing = db.clone();
-    kernel.tasks.at_end(async move { closing.close().await });
     db.migrate(&[&souk_db::MIGRATIONS, &souk_events::MIGRATIONS, &store::MIGRATIONS])
         .await
         .context("the inventory's database cannot be migrated")?;
+    Ok(db)
+}
+
+/// Opens the database and starts everything but the server: for [`start`], and for tests of operations.
+pub async fn open(kernel: &Kernel, config: &Config, deps: &Deps) -> anyhow::Result<App> {
+    let db = database(config).await?;
+    let closing = db.clone();
+    kernel.tasks.at_end(async move { closing.close().await });
     let batch =
         StockBatch { clock: kernel.clock.clone(), ids: kernel.ids.clone(), due_holds_max: config.limits.due_holds_max };
     let app = App {

@@ -9,7 +9,7 @@ use souk_interceptors::server::StackConfig;
 pub use souk_runtime::config::MS_MAX;
 use souk_runtime::config::{BATCH, BYTES, check_bounds};
 use souk_runtime::server::ServerConfig;
-use souk_runtime::{ProcessConfig, Secret};
+use souk_runtime::{ProcessConfig, Secret, Settings};
 
 /// The settings of the order service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -240,6 +240,16 @@ impl souk_runtime::config::Config for Process {
         if self.order.token.client_secret.is_empty() {
             problems.push("order.token.client_secret must be set: it is how the inventory knows us".to_owned());
         }
+    }
+}
+
+impl Settings for Process {
+    fn process(&self) -> &ProcessConfig {
+        &self.process
+    }
+
+    fn servers(&self) -> Vec<(&'static str, &ServerConfig)> {
+        vec![("order", &self.order.server)]
     }
 }
 

@@ -85,16 +85,28 @@ pub async fn start(kernel: Kernel, config: Config, deps: Deps) -> anyhow::Result
     Ok(Running { address, app })
 }
 
-/// Opens the database and starts everything but the server: for [`start`], and for tests of operations.
-pub async fn open(kernel: &Kernel, config: &Config, deps: &Deps, token: ServiceToken) -> anyhow::Result<App> {
+/// Brings the database to the form that this version needs.
+pub async fn migrate(config: &Config) -> anyhow::Result<()> {
+    database(config).await?.close().await;
+    Ok(())
+}
+
+/// The database, migrated.
+async fn database(config: &Config) -> anyhow::Result<Db> {
     let db = Db::open(&config.database)
         .await
         .with_context(|| format!("the orders' database {:?} cannot be opened", config.database.url))?;
-    let closing = db.clone();
-    kernel.tasks.at_end(async move { closing.close().await });
     db.migrate(&[&souk_db::MIGRATIONS, &souk_events::MIGRATIONS, &store::MIGRATIONS])
         .await
         .context("the orders' database cannot be migrated")?;
+    Ok(db)
+}
+
+/// Opens the database and starts everything but the server: for [`start`], and for tests of operations.
+pub async fn open(kernel: &Kernel, config: &Config, deps: &Deps, token: ServiceToken) -> anyhow::Result<App> {
+    let db = database(config).await?;
+    let closing = db.clone();
+    kernel.tasks.at_end(async move { closing.close().await });
     let (clock, ids) = (kernel.clock.clone(), kernel.ids.clone());
     let step_deadline = millis(config.saga.deadline_ms);
     let place = PlaceBatch { clock: clock.clone(), step_deadline };

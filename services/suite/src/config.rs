@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use souk_events::BusConfig;
-use souk_runtime::ProcessConfig;
+use souk_runtime::server::ServerConfig;
+use souk_runtime::{ProcessConfig, Settings};
 
 use crate::demo::ACCOUNT as DEMO_ACCOUNT;
 
@@ -56,6 +57,17 @@ impl souk_runtime::config::Config for Config {
         if order.service_name.is_empty() || order.service_name == DEMO_ACCOUNT {
             problems.push(format!("order.token.service_name must be a name, and not {DEMO_ACCOUNT}"));
         }
+    }
+}
+
+impl Settings for Config {
+    fn process(&self) -> &ProcessConfig {
+        &self.process
+    }
+
+    fn servers(&self) -> Vec<(&'static str, &ServerConfig)> {
+        let (user, inventory, order) = (&self.user.server, &self.inventory.server, &self.order.server);
+        vec![("user", user), ("inventory", inventory), ("order", order)]
     }
 }
 

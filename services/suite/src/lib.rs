@@ -58,17 +58,26 @@ pub async fn start(
     user.service_accounts.insert(order.token.service_name.clone(), account(&order_secret, &ORDER_SCOPES));
     user.service_accounts.insert(demo::ACCOUNT.to_owned(), account(&demo_secret, &DEMO_SCOPES));
     let user =
-        souk_user::start(peers.clone(), user, souk_user::Deps { bus: bus.clone(), show_first_administrator }).await?;
+        Box::pin(souk_user::start(peers.clone(), user, souk_user::Deps { bus: bus.clone(), show_first_administrator }))
+            .await?;
 
     inventory.user = ClientConfig { addresses: address(user.address), ..inventory.user };
-    let inventory = souk_inventory::start(peers, inventory, souk_inventory::Deps { bus: bus.clone() }).await?;
+    let inventory =
+        Box::pin(souk_inventory::start(peers, inventory, souk_inventory::Deps { bus: bus.clone() })).await?;
 
     order.user = ClientConfig { addresses: address(user.address), ..order.user };
     order.inventory = ClientConfig { addresses: address(inventory.address), ..order.inventory };
     order.token.client_secret = order_secret;
-    let order = souk_order::start(orders, order, souk_order::Deps { bus: bus.clone() }).await?;
+    let order = Box::pin(souk_order::start(orders, order, souk_order::Deps { bus: bus.clone() })).await?;
     bus.open(); // everybody has subscribed
     Ok(Running { user, inventory, order, demo_secret })
+}
+
+/// Brings the three databases to the form that this version needs.
+pub async fn migrate(config: &Config) -> anyhow::Result<()> {
+    souk_user::migrate(&config.user).await?;
+    souk_inventory::migrate(&config.inventory).await?;
+    souk_order::migrate(&config.order).await
 }
 
 /// The kernels of the order service's peers and of the order service. They end with `kernel`, but one after the other: the calls that the

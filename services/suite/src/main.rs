@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use clap::{Arg, ArgAction, ArgMatches};
 use souk::{Config, Running, demo};
-use souk_runtime::Kernel;
-use souk_runtime::config::App;
+use souk_runtime::{App, Kernel, Subcommand};
 use souk_user::FirstAdministrator;
 
 #[global_allocator]
@@ -18,9 +17,10 @@ const DEMO: &str = "demo";
 fn main() -> ExitCode {
     let demo = Arg::new(DEMO).long(DEMO).action(ArgAction::SetTrue);
     let demo = demo.help("Load a small catalogue with stock, and two customers");
-    let about = "Souk: users, inventory and orders over gRPC, in one process on embedded SQLite.";
-    let app = App { name: "souk", about, flags: vec![demo] };
-    souk_runtime::run(&app, |config: &Config| config.process.clone(), start)
+    App::new("souk", "Souk: users, inventory and orders over gRPC, in one process on embedded SQLite.")
+        .flag(demo)
+        .subcommand(Subcommand::migrate(async |config| souk::migrate(&config).await))
+        .run(start)
 }
 
 async fn start(kernel: Kernel, config: Config, flags: ArgMatches) -> anyhow::Result<()> {

@@ -10,7 +10,7 @@ use souk_events::{BusConfig, RelayConfig};
 use souk_interceptors::server::StackConfig;
 use souk_runtime::config::{BATCH, BYTES, check_bounds};
 use souk_runtime::server::ServerConfig;
-use souk_runtime::{ProcessConfig, Secret};
+use souk_runtime::{ProcessConfig, Secret, Settings};
 
 use crate::domain::keys::KeyRules;
 use crate::domain::password::Cost;
@@ -222,6 +222,16 @@ impl souk_runtime::config::Config for Process {
         self.process.validate("process", problems);
         self.bus.validate("bus", problems);
         self.user.validate(problems);
+    }
+}
+
+impl Settings for Process {
+    fn process(&self) -> &ProcessConfig {
+        &self.process
+    }
+
+    fn servers(&self) -> Vec<(&'static str, &ServerConfig)> {
+        vec![("user", &self.user.server)]
     }
 }
 

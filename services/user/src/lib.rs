@@ -109,17 +109,29 @@ fn routes(app: &App) -> Routes {
     Routes::new(auth.accept_compressed(gzip)).add_service(users.accept_compressed(gzip))
 }
 
-/// Opens the database and starts everything but the server: for [`start`], and for tests of operations.
-pub async fn open(kernel: &Kernel, config: &Config, deps: &Deps) -> anyhow::Result<(App, Option<FirstAdministrator>)> {
-    let admin_email = Email::parse(&config.admin_email).ok().context("user.admin_email is no address")?;
+/// Brings the database to the form that this version needs.
+pub async fn migrate(config: &Config) -> anyhow::Result<()> {
+    database(config).await?.close().await;
+    Ok(())
+}
+
+/// The database, migrated.
+async fn database(config: &Config) -> anyhow::Result<Db> {
     let db = Db::open(&config.database)
         .await
         .with_context(|| format!("the user service's database {:?} cannot be opened", config.database.url))?;
-    let closing = db.clone();
-    kernel.tasks.at_end(async move { closing.close().await });
     db.migrate(&[&souk_db::MIGRATIONS, &souk_events::MIGRATIONS, &store::MIGRATIONS])
         .await
         .context("the user service's database cannot be migrated")?;
+    Ok(db)
+}
+
+/// Opens the database and starts everything but the server: for [`start`], and for tests of operations.
+pub async fn open(kernel: &Kernel, config: &Config, deps: &Deps) -> anyhow::Result<(App, Option<FirstAdministrator>)> {
+    let admin_email = Email::parse(&config.admin_email).ok().context("user.admin_email is no address")?;
+    let db = database(config).await?;
+    let closing = db.clone();
+    kernel.tasks.at_end(async move { closing.close().await });
     let app = App {
         clock: kernel.clock.clone(),
         ids: kernel.ids.clone(),

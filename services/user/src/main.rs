@@ -5,27 +5,24 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use souk_events::Bus;
-use souk_runtime::config::App;
+use souk_runtime::{App, Subcommand};
 use souk_user::config::Process;
-use souk_user::{Deps, FirstAdministrator, start};
+use souk_user::{Deps, FirstAdministrator, migrate, start};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let app = App { name: "souk-user", about: "The user service of Souk.", flags: Vec::new() };
-    souk_runtime::run(
-        &app,
-        |config: &Process| config.process.clone(),
-        async |kernel, config: Process, _| {
+    App::new("souk-user", "The user service of Souk.")
+        .subcommand(Subcommand::migrate(async |config: Process| migrate(&config.user).await))
+        .run(async |kernel, config: Process, _| {
             let bus = Bus::connect(&kernel, &config.bus).await?;
             let deps = Deps { show_first_administrator: Arc::new(show), ..Deps::new(bus.clone()) };
             let running = start(kernel, config.user, deps).await?;
             bus.open(); // everybody has subscribed
             tracing::info!(address = %running.address, "user listens");
             Ok(())
-        },
-    )
+        })
 }
 
 /// To the terminal, this once, and never to a log.
