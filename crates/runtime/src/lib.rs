@@ -11,6 +11,7 @@ mod failpoint;
 mod ids;
 mod kernel;
 mod metrics;
+mod open_files;
 mod process;
 mod readiness;
 mod secret;

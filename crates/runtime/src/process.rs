@@ -15,6 +15,7 @@ use crate::app::{Settings, code};
 use crate::clock::Clock;
 use crate::config::check_bounds;
 use crate::kernel::Kernel;
+use crate::open_files;
 use crate::readiness::Check;
 use crate::server;
 use crate::story::story;
@@ -87,6 +88,7 @@ async fn run<Started>(process: &ProcessConfig, start: impl FnOnce(Kernel) -> Sta
 where
     Started: Future<Output = anyhow::Result<()>>,
 {
+    open_files::raise_limit();
     let kernel = Kernel::new(Clock::system());
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
