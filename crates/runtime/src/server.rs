@@ -1,34 +1,40 @@
 //! The gRPC server: HTTP/2 with bounds on everything a peer can make grow, gRPC-Web for browsers, and an orderly end.
+//!
+//! A connection is accepted (`accept`), says what it speaks (`greeting`), is served by hyper and driven to its end (`connection`). Beside
+//! what hyper and h2 bound, `budget` counts what a peer says that serves no call, and `calls` what it is sent and does not read.
 
+mod accept;
+mod budget;
+mod calls;
 mod config;
 mod connection;
+mod greeting;
 mod healthcheck;
+mod metrics;
 mod peer;
+mod places;
+mod replay;
 mod standard;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::Arc;
 
 use anyhow::Context;
 use http::{HeaderName, HeaderValue, Method, Request, Response, header};
 use tokio::net::TcpListener;
-use tokio_stream::StreamExt;
-use tokio_stream::wrappers::TcpListenerStream;
-use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
-use tonic::transport::Server;
-use tonic::transport::server::TcpConnectInfo;
 use tonic_web::GrpcWebLayer;
 use tower::{Service, ServiceBuilder};
 use tower_http::cors::{AllowOrigin, CorsLayer};
-use tracing::{error, warn};
 
 pub(crate) use self::config::DRAIN_TIMEOUT_MS_MAX;
 pub use self::config::{ClientCertificate, ServerConfig, ServerTls};
-use self::connection::Connection;
+use self::connection::Shared;
 pub use self::healthcheck::healthcheck;
+use self::metrics::Metrics;
 pub use self::peer::Peer;
+use self::places::Places;
 pub use self::standard::{About, with_health_and_reflection};
 use crate::kernel::Kernel;
 
@@ -50,51 +56,19 @@ where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send,
 {
-    let service = ServiceBuilder::new()
-        .map_request(with_peer)
-        .layer(cors(&config.allowed_origins)?)
-        .layer(GrpcWebLayer::new())
-        .service(service);
-    let server = Server::builder()
-        .accept_http1(true) // gRPC-Web; a plain HTTP/1 request is answered 400
-        .max_concurrent_streams(config.streams_per_connection_max)
-        .http2_max_header_list_size(config.header_bytes_max)
-        .initial_stream_window_size(config.stream_window_bytes)
-        .initial_connection_window_size(config.connection_window_bytes)
-        .http2_max_pending_accept_reset_streams(Some(config.pending_resets_max))
-        .http2_keepalive_interval(Some(Duration::from_millis(config.keepalive_interval_ms)))
-        .http2_keepalive_timeout(Some(Duration::from_millis(config.keepalive_timeout_ms)));
-    let ending = kernel.tasks.shutdown().clone();
-    let cut = CancellationToken::new();
-    let cutting = cut.clone();
-    let incoming =
-        TcpListenerStream::new(listener).map(move |socket| socket.and_then(|socket| Connection::new(socket, &cutting)));
-    let serving = server.serve_with_incoming_shutdown(service, incoming, ending.clone().cancelled_owned());
-    let drain_timeout = Duration::from_millis(config.drain_timeout_ms);
-    kernel.tasks.spawn("grpc server", async move {
-        let cut_late = async {
-            ending.cancelled().await;
-            tokio::time::sleep(drain_timeout).await;
-            warn!(service = name, "calls in flight are cut");
-            cut.cancel();
-            std::future::pending::<()>().await;
-        };
-        tokio::select! {
-            result = serving => if let Err(error) = result {
-                error!(service = name, %error, "grpc server failed");
-            },
-            () = cut_late => {}
-        }
-    });
+    let service =
+        ServiceBuilder::new().layer(cors(&config.allowed_origins)?).layer(GrpcWebLayer::new()).service(service);
+    let shared = Shared {
+        name,
+        config: config.clone(),
+        service,
+        ids: kernel.ids.clone(),
+        metrics: Metrics::new(kernel, name),
+        peers: Places::new(config.connections_per_peer_max),
+        ending: kernel.tasks.shutdown().clone(),
+    };
+    kernel.tasks.spawn("grpc server", accept::run(Arc::new(shared), listener));
     Ok(())
-}
-
-fn with_peer(mut request: Request<Body>) -> Request<Body> {
-    let address = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
-    if let Some(address) = address {
-        request.extensions_mut().insert(Peer::at(address));
-    }
-    request
 }
 
 fn cors(origins: &[String]) -> anyhow::Result<CorsLayer> {

@@ -17,6 +17,23 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// Whether it may listen beyond the loopback without TLS.
     pub plaintext: bool,
+    /// Whether each connection begins with a PROXY header (version 1 or 2), in which the load balancer in front says whose it is. Nobody but
+    /// the balancer may be able to connect then: whoever can, can say what they like.
+    pub proxy_protocol: bool,
+    /// Connections at a time; more are closed at once.
+    pub connections_max: usize,
+    /// Connections at a time of one peer: an IPv4 address, or 64 bits of an IPv6 address; more are closed at once.
+    pub connections_per_peer_max: usize,
+    /// A connection has so many milliseconds until it has said what it speaks: TLS, PROXY header, HTTP's first bytes.
+    pub handshake_timeout_ms: u64,
+    /// The headers of a request over HTTP/1 must be there within so many milliseconds; the next request's, too.
+    pub header_read_timeout_ms: u64,
+    /// After about so many milliseconds a connection is ended (GOAWAY), so that clients come to know new replicas.
+    pub connection_age_max_ms: u64,
+    /// Then its calls have so many milliseconds to finish.
+    pub connection_age_grace_ms: u64,
+    /// A connection without a call for so many milliseconds, or at most twice as long, is ended.
+    pub connection_idle_max_ms: u64,
     /// Streams (calls) that one connection may have open at a time.
     pub streams_per_connection_max: u32,
     /// Bytes of one stream that a peer may send before they are read.
@@ -26,8 +43,18 @@ pub struct ServerConfig {
     pub connection_window_bytes: u32,
     /// Bytes of headers that one request may have.
     pub header_bytes_max: u32,
+    /// Bytes of one stream that we make before the peer reads; a message that is begun is made to its end.
+    pub send_buffer_bytes_max: usize,
+    /// Bytes of answers that one connection may leave unread; more end it.
+    pub unread_bytes_max: usize,
+    /// Bytes of answers that all connections may leave unread; past that, those end that leave more than 64 KiB.
+    pub unread_bytes_total_max: usize,
     /// Streams that a peer may open and reset before they are accepted; more end the connection.
     pub pending_resets_max: usize,
+    /// Streams that we may have to reset because of what the peer sends; more end the connection.
+    pub local_resets_max: usize,
+    /// Frames that a peer may send within a second and that serve no call, as PING and SETTINGS; more end the connection.
+    pub control_frames_per_second_max: u64,
     /// A connection without traffic is asked for a sign of life after so many milliseconds.
     pub keepalive_interval_ms: u64,
     /// And closed if none comes within so many.
@@ -45,11 +72,24 @@ impl Default for ServerConfig {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             plaintext: false,
+            proxy_protocol: false,
+            connections_max: 8_192,
+            connections_per_peer_max: 1_024,
+            handshake_timeout_ms: 10_000,
+            header_read_timeout_ms: 10_000,
+            connection_age_max_ms: 30 * 60_000,
+            connection_age_grace_ms: 5 * 60_000,
+            connection_idle_max_ms: 10 * 60_000,
             streams_per_connection_max: 1_024,
             stream_window_bytes: 65_535,
             connection_window_bytes: 16 * 1_024 * 1_024,
             header_bytes_max: 8 * 1_024,
+            send_buffer_bytes_max: 256 * 1_024,
+            unread_bytes_max: 16 * 1_024 * 1_024,
+            unread_bytes_total_max: 256 * 1_024 * 1_024,
             pending_resets_max: 64,
+            local_resets_max: 1_024,
+            control_frames_per_second_max: 1_000,
             keepalive_interval_ms: 30_000,
             keepalive_timeout_ms: 10_000,
             allowed_origins: Vec::new(),
@@ -103,15 +143,30 @@ impl ServerConfig {
     /// Notes what cannot be; `at` is where the settings stand.
     pub fn validate(&self, at: &str, problems: &mut Vec<String>) {
         let positive = [
+            ("connections_max", self.connections_max as u64),
+            ("connections_per_peer_max", self.connections_per_peer_max as u64),
             ("streams_per_connection_max", self.streams_per_connection_max.into()),
             ("stream_window_bytes", self.stream_window_bytes.into()),
             ("connection_window_bytes", self.connection_window_bytes.into()),
             ("header_bytes_max", self.header_bytes_max.into()),
+            ("send_buffer_bytes_max", self.send_buffer_bytes_max as u64),
+            ("unread_bytes_max", self.unread_bytes_max as u64),
+            ("unread_bytes_total_max", self.unread_bytes_total_max as u64),
             ("pending_resets_max", self.pending_resets_max as u64),
+            ("local_resets_max", self.local_resets_max as u64),
+            ("control_frames_per_second_max", self.control_frames_per_second_max),
             ("keepalive_interval_ms", self.keepalive_interval_ms),
             ("keepalive_timeout_ms", self.keepalive_timeout_ms),
         ];
         check_bounds(problems, at, 1..=i32::MAX as u64, &positive);
+        let times = [
+            ("handshake_timeout_ms", self.handshake_timeout_ms),
+            ("header_read_timeout_ms", self.header_read_timeout_ms),
+            ("connection_age_max_ms", self.connection_age_max_ms),
+            ("connection_age_grace_ms", self.connection_age_grace_ms),
+            ("connection_idle_max_ms", self.connection_idle_max_ms),
+        ];
+        check_bounds(problems, at, 1..=MS_MAX, &times);
         check_bounds(problems, at, 0..=DRAIN_TIMEOUT_MS_MAX, &[("drain_timeout_ms", self.drain_timeout_ms)]);
         if let Err(error) = cors(&self.allowed_origins) {
             problems.push(format!("{at}.allowed_origins: {error}"));
@@ -187,12 +242,24 @@ mod tests {
         type Set = fn(&mut ServerConfig, u64);
         let hour = 3_600_000;
         let int = i32::MAX as u64;
-        let table: [(&str, u64, u64, Set); 9] = [
+        let table: [(&str, u64, u64, Set); 21] = [
             ("server.streams_per_connection_max", 1, int, |c, n| c.streams_per_connection_max = short(n)),
             ("server.stream_window_bytes", 1, int, |c, n| c.stream_window_bytes = short(n)),
             ("server.connection_window_bytes", 1, int, |c, n| c.connection_window_bytes = short(n)),
             ("server.header_bytes_max", 1, int, |c, n| c.header_bytes_max = short(n)),
             ("server.pending_resets_max", 1, int, |c, n| c.pending_resets_max = short(n)),
+            ("server.connections_max", 1, int, |c, n| c.connections_max = short(n)),
+            ("server.connections_per_peer_max", 1, int, |c, n| c.connections_per_peer_max = short(n)),
+            ("server.send_buffer_bytes_max", 1, int, |c, n| c.send_buffer_bytes_max = short(n)),
+            ("server.unread_bytes_max", 1, int, |c, n| c.unread_bytes_max = short(n)),
+            ("server.unread_bytes_total_max", 1, int, |c, n| c.unread_bytes_total_max = short(n)),
+            ("server.local_resets_max", 1, int, |c, n| c.local_resets_max = short(n)),
+            ("server.control_frames_per_second_max", 1, int, |c, n| c.control_frames_per_second_max = n),
+            ("server.handshake_timeout_ms", 1, MS_MAX, |c, n| c.handshake_timeout_ms = n),
+            ("server.header_read_timeout_ms", 1, MS_MAX, |c, n| c.header_read_timeout_ms = n),
+            ("server.connection_age_max_ms", 1, MS_MAX, |c, n| c.connection_age_max_ms = n),
+            ("server.connection_age_grace_ms", 1, MS_MAX, |c, n| c.connection_age_grace_ms = n),
+            ("server.connection_idle_max_ms", 1, MS_MAX, |c, n| c.connection_idle_max_ms = n),
             ("server.keepalive_interval_ms", 1, int, |c, n| c.keepalive_interval_ms = n),
             ("server.keepalive_timeout_ms", 1, int, |c, n| c.keepalive_timeout_ms = n),
             ("server.drain_timeout_ms", 0, hour, |c, n| c.drain_timeout_ms = n),

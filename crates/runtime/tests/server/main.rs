@@ -1,0 +1,14 @@
+//! The gRPC and admin servers over real sockets.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod admin;
+mod age;
+mod drain;
+mod floods;
+mod frames;
+mod greeting;
+mod harness;
+mod places;
+mod proxy;
+mod unread;
