@@ -106,3 +106,16 @@ async fn a_stream_that_is_late_is_dropped_and_its_caller_told() {
     assert!(answer.contains("grpc-status:4\r\n") && answer.contains("the%20deadline%20passed"), "{answer}");
     assert!(streams.recv().await.unwrap().is_closed());
 }
+
+#[tokio::test]
+async fn however_short_a_deadline_is_its_caller_hears_what_happened() {
+    let (probe, _calls) = held();
+    let server = Server::of(probe).await;
+    for asked in ["0n", "1n", "1u", "100u", "900u", "1m", "2m", "5m", "11m"] {
+        for _ in 0..5 {
+            let answer = server.answer_within(READ, asked).await;
+            let told = answer.contains("grpc-status: 4\r\n") && answer.contains("the%20deadline%20passed");
+            assert!(told, "{asked}: {answer}");
+        }
+    }
+}
