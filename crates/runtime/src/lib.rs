@@ -19,6 +19,7 @@ pub mod server;
 mod story;
 mod tasks;
 mod telemetry;
+pub mod tls;
 
 pub use app::{App, Settings, Subcommand};
 pub use clock::Clock;

@@ -15,6 +15,7 @@ mod peer;
 mod places;
 mod replay;
 mod standard;
+mod tls;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -36,6 +37,7 @@ use self::metrics::Metrics;
 pub use self::peer::Peer;
 use self::places::Places;
 pub use self::standard::{About, with_health_and_reflection};
+use self::tls::Tls;
 use crate::kernel::Kernel;
 
 /// Listens on the configured address. Port 0 is any free one: ask the listener which.
@@ -62,6 +64,7 @@ where
         name,
         config: config.clone(),
         service,
+        tls: Tls::new(kernel, name, &config.tls)?,
         ids: kernel.ids.clone(),
         metrics: Metrics::new(kernel, name),
         peers: Places::new(config.connections_per_peer_max),

@@ -204,12 +204,16 @@ mod tests {
         }
 
         fn of(config: &ServerConfig) -> Self {
-            Self::new(Peer::at(([127, 0, 0, 1], 1).into()), config, Gauge::default())
+            Self::new(peer(), config, Gauge::default())
         }
 
         pub(in crate::server) fn step(&self) {
             self.progress.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    fn peer() -> Peer {
+        Peer { address: ([127, 0, 0, 1], 1).into(), certificate_names: Arc::default() }
     }
 
     #[test]
@@ -232,7 +236,7 @@ mod tests {
     fn where_all_have_too_much_those_end_that_have_much() {
         let config = ServerConfig { unread_bytes_total_max: 200_000, ..ServerConfig::default() };
         let total = Gauge::default();
-        let of = || Arc::new(Calls::new(Peer::at(([127, 0, 0, 1], 1).into()), &config, total.clone()));
+        let of = || Arc::new(Calls::new(peer(), &config, total.clone()));
         let (big, small) = (of(), of());
         let _held = (big.hold(vec![0; 200_000].into()), small.hold(vec![0; UNREAD_FREE].into()));
         assert!(!big.too_much.load(Ordering::Relaxed) && !small.too_much.load(Ordering::Relaxed));

@@ -25,6 +25,7 @@ use super::config::ServerConfig;
 use super::greeting::{Greeted, Version, greet};
 use super::metrics::{Ended, Metrics, Refused};
 use super::places::Places;
+use super::tls::Tls;
 use crate::ids::Ids;
 
 /// What the connections of a server share.
@@ -32,6 +33,7 @@ pub(super) struct Shared<S> {
     pub(super) name: &'static str,
     pub(super) config: ServerConfig,
     pub(super) service: S,
+    pub(super) tls: Option<Tls>,
     pub(super) ids: Ids,
     pub(super) metrics: Metrics,
     pub(super) peers: Arc<Places>,
@@ -67,7 +69,7 @@ where
     drop(socket.set_nodelay(true));
     let within = Duration::from_millis(shared.config.handshake_timeout_ms);
     let greeted = tokio::select! {
-        greeted = timeout(within, greet(&shared.config, &shared.peers, socket, address)) => greeted,
+        greeted = timeout(within, greet(&shared.config, shared.tls.as_ref(), &shared.peers, socket, address)) => greeted,
         () = shared.ending.cancelled() => Ok(Err(Refused::Gone)),
     };
     match greeted.unwrap_or(Err(Refused::Timeout)) {

@@ -14,6 +14,7 @@ use super::metrics::Refused;
 use super::peer::Peer;
 use super::places::{Place, Places};
 use super::replay::Replay;
+use super::tls::{Tls, Transport};
 
 /// A connection that has said what it speaks.
 pub(super) struct Greeted {
@@ -24,8 +25,6 @@ pub(super) struct Greeted {
     pub(super) place: Place,
 }
 
-pub(super) type Transport = Replay<TcpStream>;
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Version {
     Http1,
@@ -35,14 +34,19 @@ pub(super) enum Version {
 /// Hears who is there. Bounded in time by whoever calls.
 pub(super) async fn greet(
     config: &ServerConfig,
+    tls: Option<&Tls>,
     peers: &Arc<Places>,
     socket: TcpStream,
     address: SocketAddr,
 ) -> Result<Greeted, Refused> {
     let (socket, address) = told_by_proxy(config, socket, address).await?;
     let place = peers.take(address.ip()).ok_or(Refused::Peer)?;
-    let (version, stream) = version(socket).await.map_err(|_| Refused::Gone)?;
-    Ok(Greeted { peer: Peer::at(address), version, stream, place })
+    let (stream, certificate_names) = match tls {
+        Some(tls) => tls.accept(socket).await?,
+        None => (Transport::Plain(socket), Arc::default()),
+    };
+    let (version, stream) = version(stream).await.map_err(|_| Refused::Gone)?;
+    Ok(Greeted { peer: Peer { address, certificate_names }, version, stream, place })
 }
 
 /// The PROXY header of version 1 or 2, if there is to be one: <https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt>

@@ -1,18 +1,38 @@
 //! What a container without a shell asks itself.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
+use anyhow::Context;
+use hyper_util::rt::TokioIo;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, DigitallySignedStruct, SignatureScheme};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_util::either::Either;
 use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::ServerConfig;
+use super::config::{ClientCertificate, ServerConfig, ServerTls};
+use crate::tls;
 
 /// Asks the server that listens as `config` says for its gRPC health; an error says why it does not serve. How long that may take is the
 /// caller's business.
+///
+/// Over TLS it trusts the one certificate that is configured, whatever its names, and shows it where clients must show one: so it must be
+/// one for clients too, of an authority in `client_ca_file`.
 pub async fn healthcheck(config: &ServerConfig) -> anyhow::Result<()> {
-    let channel = Endpoint::from_shared(format!("http://{}", reached(config.listen)))?.connect().await?;
+    let address = reached(config.listen);
+    let connector = if config.tls.is_on() { Some(connector(&config.tls).await?) } else { None };
+    let behind_proxy = config.proxy_protocol;
+    let dialled = tower::service_fn(move |_| dial(address, connector.clone(), behind_proxy));
+    let channel = Endpoint::from_static("http://localhost").connect_with_connector(dialled).await?;
     let answer = HealthClient::new(channel).check(HealthCheckRequest::default()).await?;
     let status = answer.into_inner().status();
     anyhow::ensure!(status == ServingStatus::Serving, "it says {}", status.as_str_name());
@@ -27,6 +47,86 @@ fn reached(listen: SocketAddr) -> SocketAddr {
         ip => ip,
     };
     SocketAddr::new(ip, listen.port())
+}
+
+type Stream = Either<TcpStream, tokio_rustls::client::TlsStream<TcpStream>>;
+
+async fn dial(address: SocketAddr, tls: Option<TlsConnector>, behind_proxy: bool) -> io::Result<TokioIo<Stream>> {
+    let mut socket = TcpStream::connect(address).await?;
+    if behind_proxy {
+        socket.write_all(b"PROXY UNKNOWN\r\n").await?; // nobody's connection but the machine's own
+    }
+    let stream = match tls {
+        Some(tls) => Either::Right(tls.connect(ServerName::IpAddress(address.ip().into()), socket).await?),
+        None => Either::Left(socket),
+    };
+    Ok(TokioIo::new(stream))
+}
+
+async fn connector(config: &ServerTls) -> anyhow::Result<TlsConnector> {
+    let read = async |path: &std::path::Path| {
+        tokio::fs::read(path).await.with_context(|| format!("{} cannot be read", path.display()))
+    };
+    let chain = tls::certificates(&read(&config.certificate_file).await?)?;
+    let leaf = chain.first().context("there is no certificate")?.clone();
+    let provider = tls::provider();
+    let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Exactly { leaf, provider }));
+    let mut client = if config.client_certificate == ClientCertificate::Required {
+        builder.with_client_auth_cert(chain, tls::private_key(&read(&config.key_file).await?)?)?
+    } else {
+        builder.with_no_client_auth()
+    };
+    client.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(TlsConnector::from(Arc::new(client)))
+}
+
+/// Trusts one certificate, for whatever name, and none other; whoever shows it must have its key.
+#[derive(Debug)]
+struct Exactly {
+    leaf: CertificateDer<'static>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Exactly {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if *end_entity == self.leaf {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(CertificateError::ApplicationVerificationFailure.into())
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 #[cfg(test)]

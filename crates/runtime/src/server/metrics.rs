@@ -23,6 +23,8 @@ pub(super) enum Refused {
     Gone,
     /// What it began with is no PROXY header.
     ProxyHeader,
+    /// It speaks no TLS, has no good certificate, or finds that we have none.
+    Tls,
 }
 
 impl Refused {
@@ -33,6 +35,7 @@ impl Refused {
             Self::Timeout => "timeout",
             Self::Gone => "gone",
             Self::ProxyHeader => "proxy_header",
+            Self::Tls => "tls",
         }
     }
 }

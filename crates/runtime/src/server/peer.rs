@@ -11,10 +11,3 @@ pub struct Peer {
     /// The DNS names and URIs of the certificate that it has shown and that was found good; none without one.
     pub certificate_names: Arc<[String]>,
 }
-
-impl Peer {
-    /// A peer without a certificate.
-    pub fn at(address: SocketAddr) -> Self {
-        Self { address, certificate_names: Arc::default() }
-    }
-}

@@ -11,4 +11,5 @@ mod greeting;
 mod harness;
 mod places;
 mod proxy;
+mod tls;
 mod unread;

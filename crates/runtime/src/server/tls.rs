@@ -1,0 +1,144 @@
+//! TLS of a server: its certificate, those of its clients, and both anew when the files change.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use rustls::server::WebPkiClientVerifier;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tracing::debug;
+
+use super::config::{ClientCertificate, ServerTls};
+use super::metrics::Refused;
+use super::replay::Replay;
+use crate::kernel::Kernel;
+use crate::tls::{self, Files};
+
+/// The settings of TLS as they are now.
+#[derive(Debug)]
+pub(super) struct Tls(watch::Receiver<Arc<rustls::ServerConfig>>);
+
+impl Tls {
+    /// `None`, if there is to be none. From now on changes of the files are seen.
+    pub(super) fn new(kernel: &Kernel, name: &str, config: &ServerTls) -> anyhow::Result<Option<Self>> {
+        if !config.is_on() {
+            return Ok(None);
+        }
+        let mut paths = vec![config.certificate_file.clone(), config.key_file.clone()];
+        if config.client_certificate != ClientCertificate::None {
+            paths.push(config.client_ca_file.clone());
+        }
+        let files =
+            Files { name: format!("{name} server"), paths, interval: Duration::from_millis(config.reload_interval_ms) };
+        let client_certificate = config.client_certificate;
+        tls::watched(kernel, files, move |contents| load(client_certificate, contents)).map(Self).map(Some)
+    }
+
+    /// The handshake: the stream, and the names of the client's certificate.
+    pub(super) async fn accept(&self, socket: Replay<TcpStream>) -> Result<(Transport, Arc<[String]>), Refused> {
+        let config = self.0.borrow().clone();
+        let stream = TlsAcceptor::from(config).accept(socket).await.map_err(|error| refused(&error))?;
+        let (_, session) = stream.get_ref();
+        let names = match session.peer_certificates().and_then(<[_]>::first) {
+            Some(certificate) => tls::names(certificate).map_err(|_| Refused::Tls)?.into(),
+            None => Arc::default(),
+        };
+        Ok((Transport::Tls(Box::new(stream)), names))
+    }
+}
+
+fn refused(error: &io::Error) -> Refused {
+    debug!(%error, "tls handshake failed");
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => Refused::Gone,
+        _ => Refused::Tls,
+    }
+}
+
+fn load(
+    client_certificate: ClientCertificate,
+    contents: &[&[u8]],
+) -> anyhow::Result<(rustls::ServerConfig, DateTime<Utc>)> {
+    let (chain, key) = (tls::certificates(contents[0])?, tls::private_key(contents[1])?);
+    let expiry = tls::expiry(&chain)?;
+    let provider = tls::provider();
+    let builder =
+        rustls::ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+    let verifier = |contents: &[u8]| {
+        anyhow::Ok(WebPkiClientVerifier::builder_with_provider(tls::authorities(contents)?.into(), provider))
+    };
+    let builder = match client_certificate {
+        ClientCertificate::None => builder.with_no_client_auth(),
+        ClientCertificate::Optional => {
+            builder.with_client_cert_verifier(verifier(contents[2])?.allow_unauthenticated().build()?)
+        }
+        ClientCertificate::Required => builder.with_client_cert_verifier(verifier(contents[2])?.build()?),
+    };
+    let mut config = builder.with_single_cert(chain, key)?; // and they must belong together
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok((config, expiry))
+}
+
+/// What HTTP is spoken over.
+#[derive(Debug)]
+pub(super) enum Transport {
+    Plain(Replay<TcpStream>),
+    Tls(Box<TlsStream<Replay<TcpStream>>>),
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+}
