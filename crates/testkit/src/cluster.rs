@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use souk_db::{Db, DbConfig};
+use souk_interceptors::client::{self, ClientConfig};
+use souk_runtime::Kernel;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -33,11 +35,13 @@ pub struct ClusterConfig {
     /// Settings beside those that the cluster itself makes: flag and value. A service takes those that begin with its name, and those of
     /// `process` and `bus`.
     pub settings: Vec<(&'static str, String)>,
+    /// On a PostgreSQL of its own, to be stopped: [`Cluster::postgres`].
+    pub own_postgres: bool,
 }
 
 impl Default for ClusterConfig {
     fn default() -> Self {
-        Self { replicas: [2, 2, 3], settings: Vec::new() }
+        Self { replicas: [2, 2, 3], settings: Vec::new(), own_postgres: false }
     }
 }
 
@@ -49,6 +53,8 @@ pub struct Cluster {
     pub order: Service,
     /// The inventory service.
     pub inventory: Service,
+    /// Where their databases are, if it is theirs alone.
+    pub postgres: Option<postgres::Server>,
     shop: Shop,
     _folder: TempDir,
 }
@@ -80,7 +86,12 @@ impl Cluster {
     /// Starts what is configured, on new databases, and logs the administrator in.
     pub async fn start_with(config: ClusterConfig) -> Self {
         let folder = TempDir::with_prefix("souk-cluster-").expect("a temporary folder");
+        let postgres = if config.own_postgres { Some(postgres::Server::start().await) } else { None };
         let service = async |index: u8, name, port| {
+            let database = match &postgres {
+                Some(server) => server.new_database().await,
+                None => postgres::new_database().await,
+            };
             let ips = (0..config.replicas[usize::from(index)]).map(|number| loopback(index, number));
             let replicas = ips.enumerate().map(|(number, ip)| Replica {
                 ip,
@@ -88,24 +99,27 @@ impl Cluster {
                 log: folder.path().join(format!("{name}-{number}.log")),
                 child: None,
             });
-            Service {
-                name,
-                arguments: Vec::new(),
-                database: DbConfig::at(postgres::new_database().await),
-                replicas: replicas.collect(),
-            }
+            Service { name, arguments: Vec::new(), database: DbConfig::at(database), replicas: replicas.collect() }
         };
         let mut user = service(0, "user", 50_051).await;
         let mut order = service(1, "order", 50_052).await;
         let mut inventory = service(2, "inventory", 50_053).await;
-        user.configure(&[("user.stack.logins.per_second", "0".to_owned())], &config);
+        // People who stay for a whole campaign.
+        let people = [
+            ("user.stack.logins.per_second", "0".to_owned()),
+            ("user.tokens.access_ms", "3600000".to_owned()),
+            ("user.keys.retire_ms", "7200000".to_owned()),
+        ];
+        user.configure(&people, &config);
         inventory.configure(&[("inventory.user.addresses", user.urls())], &config);
         let peers = [("order.user.addresses", user.urls()), ("order.inventory.addresses", inventory.urls())];
         order.configure(&peers, &config);
 
         // The first of the user service alone: it shows the administrator's password, once.
         let output = user.spawn(0, None);
-        let (email, password) = administrator(output).await;
+        let Some((email, password)) = administrator(output).await else {
+            panic!("the user service shows no first password:\n{}", user.log(0));
+        };
         for service in [&mut user, &mut inventory, &mut order] {
             for replica in 0..service.replicas.len() {
                 service.start(replica);
@@ -119,12 +133,26 @@ impl Cluster {
         let channels = [&user, &order, &inventory].map(|service| plain_channel(&service.addresses()));
         let mut shop = Shop::new(channels);
         shop.log_in_admin(&email, &password).await;
-        Self { user, order, inventory, shop, _folder: folder }
+        Self { user, order, inventory, postgres, shop, _folder: folder }
     }
 
     /// I1 to I11, against the inventory's tables.
     pub async fn assert_invariants(&self) {
         assert_invariants(&self.inventory.database().await).await;
+    }
+
+    /// Callers who balance over all replicas, and try again what can be tried again, as our own services do.
+    pub fn by_balancing_clients(&self, kernel: &Kernel) -> Shop {
+        let channel = |service: &Service, methods| {
+            let addresses = service.addresses().iter().map(|address| format!("http://{address}")).collect();
+            let config = ClientConfig { addresses, ..ClientConfig::default() };
+            client::connect(kernel, &config, &[methods], None).expect("a channel")
+        };
+        self.shop.by([
+            channel(&self.user, souk_proto_user::METHODS),
+            channel(&self.order, souk_proto_order::METHODS),
+            channel(&self.inventory, souk_proto_inventory::METHODS),
+        ])
     }
 
     /// Ends all of them as SIGTERM would.
@@ -148,7 +176,8 @@ impl Deref for Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            for replica in [&self.user, &self.order, &self.inventory].iter().flat_map(|service| &service.replicas) {
+            for replica in [&self.user, &self.order, &self.inventory].into_iter().flat_map(|service| &service.replicas)
+            {
                 replica.show_log();
             }
         }
@@ -327,8 +356,8 @@ fn binary(name: &str) -> PathBuf {
     binary
 }
 
-/// The administrator's address and password, which are shown once.
-async fn administrator(output: ChildStdout) -> (String, String) {
+/// The administrator's address and password, which are shown once; `None`: they are not.
+async fn administrator(output: ChildStdout) -> Option<(String, String)> {
     let (found, shown) = oneshot::channel();
     tokio::spawn(async move {
         let mut lines = BufReader::new(output).lines();
@@ -341,10 +370,7 @@ async fn administrator(output: ChildStdout) -> (String, String) {
             }
         }
     });
-    tokio::time::timeout(PATIENCE, shown)
-        .await
-        .expect("the service starts")
-        .expect("the service shows its first password")
+    tokio::time::timeout(PATIENCE, shown).await.ok()?.ok()
 }
 
 /// The answer to a GET, its head included; `None`: nobody answers.

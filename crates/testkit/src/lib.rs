@@ -4,6 +4,8 @@
 pub mod cluster;
 #[cfg(feature = "suite")]
 pub mod form;
+#[cfg(feature = "suite")]
+pub mod load;
 pub mod postgres;
 #[cfg(feature = "suite")]
 pub mod process;
