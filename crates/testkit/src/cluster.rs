@@ -1,13 +1,15 @@
 //! The services as a team deploys them: each a process of its own, several replicas of each, on PostgreSQL and NATS. To be killed, stopped
 //! and started again, one by one.
 //!
-//! Each replica has an address of the loopback network of its own, and keeps it: `127.x.y.10` is the first of the user service.
+//! Each replica has an address of the loopback network of its own, and keeps it: `127.x.y.1` is the first of the user service.
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Deref;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -87,12 +89,13 @@ impl Cluster {
     pub async fn start_with(config: ClusterConfig) -> Self {
         let folder = TempDir::with_prefix("souk-cluster-").expect("a temporary folder");
         let postgres = if config.own_postgres { Some(postgres::Server::start().await) } else { None };
+        let nth = CLUSTERS.fetch_add(1, Ordering::Relaxed);
         let service = async |index: u8, name, port| {
             let database = match &postgres {
                 Some(server) => server.new_database().await,
                 None => postgres::new_database().await,
             };
-            let ips = (0..config.replicas[usize::from(index)]).map(|number| loopback(index, number));
+            let ips = (0..config.replicas[usize::from(index)]).map(|number| loopback(nth, index, number));
             let replicas = ips.enumerate().map(|(number, ip)| Replica {
                 ip,
                 port,
@@ -155,11 +158,13 @@ impl Cluster {
         ])
     }
 
-    /// Ends all of them as SIGTERM would.
+    /// Ends all that run as SIGTERM would.
     pub async fn stop(mut self) {
         for service in [&mut self.order, &mut self.inventory, &mut self.user] {
             for replica in 0..service.replicas.len() {
-                service.stop(replica).await;
+                if service.is_running(replica) {
+                    service.stop(replica).await;
+                }
             }
         }
     }
@@ -284,6 +289,19 @@ impl Service {
             .expect("a child can be waited for")
     }
 
+    /// Waits for the death by signal 9 that a failpoint brings; whether it came.
+    pub async fn killed(&mut self, replica: usize) -> bool {
+        let child = self.replicas[replica].child.as_mut().expect("the replica runs");
+        let Ok(status) = tokio::time::timeout(PATIENCE, child.wait()).await else { return false };
+        self.replicas[replica].child = None;
+        status.expect("a child can be waited for").signal() == Some(9)
+    }
+
+    /// Whether a replica was started and not ended.
+    pub fn is_running(&self, replica: usize) -> bool {
+        self.replicas[replica].child.is_some()
+    }
+
     /// Where the replicas listen, whether they run or not.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.replicas.iter().map(|replica| SocketAddr::new(replica.ip, replica.port)).collect()
@@ -339,12 +357,15 @@ impl Replica {
 /// Of each replica, when a test fails.
 const LOG_LINES_SHOWN: usize = 40;
 
-/// An address that no other test's process has: the tests of a run are processes of their own, whose ids lie close together.
-fn loopback(service: u8, replica: usize) -> IpAddr {
-    let id = std::process::id();
-    let [.., high, low] = id.to_be_bytes();
+/// Clusters that this process has started so far.
+static CLUSTERS: AtomicU8 = AtomicU8::new(0);
+
+/// An address that no other cluster has: the tests of a run are processes of their own, whose ids lie close together.
+fn loopback(nth: u8, service: u8, replica: usize) -> IpAddr {
+    let [.., high, low] = std::process::id().to_be_bytes();
     let replica = u8::try_from(replica).expect("some replicas");
-    Ipv4Addr::new(127, 1 + high % 254, low, 10 + 10 * service + replica).into()
+    // Twenty clusters of a process, with four replicas of each of three services.
+    Ipv4Addr::new(127, 1 + high % 254, low, 1 + 12 * (nth % 20) + 4 * service + replica).into()
 }
 
 /// A service's binary lies where that of this test lies: in the folder above.

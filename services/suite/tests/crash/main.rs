@@ -1,13 +1,16 @@
-//! P1, P3 and P4: the process is killed at every named step of an order's way, and started again on what it left.
+//! P1, P3 and P4: the process is killed at every named step of an order's way, and started again on what it left; as a cluster, another
+//! replica goes on with it.
 //!
 //! Whatever the step: an order that was acknowledged is there, the key gives the one answer, the order comes to its end, and no unit of
 //! stock is held for nobody.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::Path;
+mod place;
+
 use std::time::Duration;
 
+use place::Place;
 use souk_db::Db;
 use souk_inventory::ops::change_stock;
 use souk_order::failpoints;
@@ -15,31 +18,29 @@ use souk_proto_order::v1::order_service_client::OrderServiceClient;
 use souk_proto_order::v1::{
     CancelOrderRequest, ListOrdersRequest, Order, OrderItem, OrderState, PlaceOrderRequest, WatchOrderRequest,
 };
-use souk_testkit::process::{Process, database, owed};
-use souk_testkit::suite::{Client, assert_invariants};
+use souk_testkit::form::Form;
+use souk_testkit::process::owed;
+use souk_testkit::shop::Client;
+use souk_testkit::suite::assert_invariants;
 use souk_testkit::{PATIENCE, within};
 use tokio::runtime::Handle;
 use tonic::Status;
 
-const SKU: &str = "TEA-GREEN-100G";
+use place::SKU;
 const KEY: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 const CANCEL_KEY: &str = "01890a5d-ac96-774b-bcce-b302099a8058";
 /// A hold that nobody comes back for ends so soon.
-const SHORT_HOLD: [&str; 2] = ["--order.limits.hold_ttl_ms", "3000"];
+const SHORT_HOLD: [(&str, &str); 1] = [("order.limits.hold_ttl_ms", "3000")];
 const HOLD: Duration = Duration::from_secs(3);
-/// How often [`Process`] has the inventory look for them.
+/// How often a [`Place`] has the inventory look for them.
 const SWEEP: Duration = Duration::from_millis(200);
 /// For the start of the process, on a slow machine.
 const SPARE: Duration = Duration::from_secs(5);
 /// What a killed process had taken up is taken up by the next so soon.
-const SHORT_LEASES: [&str; 6] =
-    ["--order.saga.lease_ms", "3000", "--order.inventory.timeout_ms", "2500", "--order.relay.lease_ttl_ms", "2000"];
+const SHORT_LEASES: [(&str, &str); 3] =
+    [("order.saga.lease_ms", "3000"), ("order.inventory.timeout_ms", "2500"), ("order.relay.lease_ttl_ms", "2000")];
 
-fn start(folder: &Path, failpoint: Option<&str>, settings: &[&str]) -> Process {
-    Process::start(env!("CARGO_BIN_EXE_souk"), folder, failpoint, settings)
-}
-
-async fn place(orders: &mut OrderServiceClient<Client>) -> Result<Order, Status> {
+async fn send(orders: &mut OrderServiceClient<Client>) -> Result<Order, Status> {
     let items = vec![OrderItem { sku: SKU.into(), quantity: 3 }];
     let request = PlaceOrderRequest { request_id: KEY.into(), items, expected_total: None };
     Ok(orders.place_order(request).await?.into_inner().order.unwrap())
@@ -80,29 +81,28 @@ fn of_cancelling(failpoint: &str) -> bool {
     failpoint.starts_with("cancel") || failpoint.contains("release")
 }
 
-/// Killed at `failpoint`; the key is sent again after the restart. Whether it was killed.
-async fn survives(failpoint: String) -> bool {
+/// Killed at `failpoint`; the key is sent again to whoever goes on. Whether it was killed.
+async fn survives(form: Form, failpoint: String) -> bool {
     let failpoint = failpoint.as_str();
-    let folder = tempfile::TempDir::with_prefix("souk-crash-").unwrap();
-    let process = start(folder.path(), Some(failpoint), &SHORT_LEASES);
-    let alice = process.alice().await;
-    let mut orders = process.orders(&alice);
-    let acknowledged = place(&mut orders).await.ok();
+    let mut place = Place::start(form, failpoint, &SHORT_LEASES).await;
+    let alice = place.alice().await;
+    let mut orders = place.orders(&alice);
+    let acknowledged = send(&mut orders).await.ok();
     if of_cancelling(failpoint) {
         let order_id = acknowledged.clone().expect("the order is placed before it is cancelled").order_id;
         reaches(&mut orders, &order_id, OrderState::Confirmed).await;
         drop(cancel(&mut orders, &order_id).await); // the answer may be lost
     }
-    let killed = process.killed();
+    let killed = place.killed().await;
 
-    let process = start(folder.path(), None, &SHORT_LEASES);
-    let alice = process.alice().await;
-    let mut orders = process.orders(&alice);
-    let answer = place(&mut orders).await.unwrap();
+    place.go_on(&SHORT_LEASES).await;
+    let alice = place.alice().await;
+    let mut orders = place.orders(&alice);
+    let answer = send(&mut orders).await.unwrap();
     if let Some(acknowledged) = acknowledged {
         assert_eq!(answer, acknowledged, "{failpoint}: the key has two answers");
     }
-    assert_eq!(place(&mut orders).await.unwrap(), answer, "{failpoint}: the key has two answers");
+    assert_eq!(send(&mut orders).await.unwrap(), answer, "{failpoint}: the key has two answers");
     if of_cancelling(failpoint) {
         cancel(&mut orders, &answer.order_id).await.unwrap();
     }
@@ -111,15 +111,15 @@ async fn survives(failpoint: String) -> bool {
     reaches(&mut orders, &answer.order_id, end).await;
     let all = orders.list_orders(ListOrdersRequest::default()).await.unwrap().into_inner().orders;
     assert_eq!(all.len(), 1, "{failpoint}: one key is one order");
-    at_rest(folder.path(), (0, allocated), PATIENCE, failpoint).await;
-    process.stop();
+    at_rest(&place, (0, allocated), PATIENCE, failpoint).await;
+    place.stop().await;
     assert!(killed, "{failpoint} was not reached");
     killed
 }
 
 /// Within `limit`, nothing is held for nobody, and nothing is owed. The equations hold all the time.
-async fn at_rest(folder: &Path, expected: (i64, i64), limit: Duration, failpoint: &str) {
-    let (inventory, order) = (database(folder, "inventory").await, database(folder, "order").await);
+async fn at_rest(place: &Place, expected: (i64, i64), limit: Duration, failpoint: &str) {
+    let (inventory, order) = (place.inventory().await, place.order().await);
     let what = format!("{failpoint}: {expected:?} held and allocated, and nothing owed");
     within(limit, &what, async || {
         assert_invariants(&inventory).await;
@@ -128,23 +128,21 @@ async fn at_rest(folder: &Path, expected: (i64, i64), limit: Duration, failpoint
     .await;
 }
 
-/// Every named step of an order's way: those of the order service, and the two changes of the stock, each before its commit. The inventory
-/// has changed the stock once for each product of the demonstration before the first order comes.
-fn steps() -> Vec<String> {
-    let loaded = souk::demo::PRODUCTS.len();
-    let stock = [loaded + 1, loaded + 2].map(|hit| format!("{}:{hit}", change_stock::BEFORE_COMMIT));
+/// Every named step of an order's way: those of the order service, and the two changes of the stock, each before its commit.
+fn steps(form: Form) -> Vec<String> {
+    let before = Place::stock_changes_before(form);
+    let stock = [before + 1, before + 2].map(|hit| format!("{}:{hit}", change_stock::BEFORE_COMMIT));
     failpoints::ALL.iter().map(|name| (*name).to_owned()).chain(stock).collect()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_order_survives_a_kill_at_every_step() {
-    let steps = steps();
+async fn an_order_survives_a_kill_at_every_step(form: Form) {
+    let steps = steps(form);
     let mut tests = tokio::task::JoinSet::new();
     let mut killed = 0;
     for step in steps.iter().cloned() {
         // Each on a thread of its own, which waits for the processes, and waits more than it works.
         let runtime = Handle::current();
-        tests.spawn_blocking(move || runtime.block_on(survives(step)));
+        tests.spawn_blocking(move || runtime.block_on(survives(form, step)));
         if tests.len() == 4 {
             killed += usize::from(tests.join_next().await.unwrap().unwrap());
         }
@@ -156,18 +154,29 @@ async fn an_order_survives_a_kill_at_every_step() {
     assert!(killed >= 10, "only {killed} kills");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_survives_a_kill_at_every_step_and_a_restart() {
+    an_order_survives_a_kill_at_every_step(Form::Suite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_survives_a_kill_at_every_step_and_another_replica_goes_on() {
+    an_order_survives_a_kill_at_every_step(Form::Cluster).await;
+}
+
 /// Killed with the stock held, and nobody comes back for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hold_that_nobody_comes_back_for_ends() {
-    let folder = tempfile::TempDir::with_prefix("souk-crash-").unwrap();
-    let process = start(folder.path(), Some(failpoints::PLACE_AFTER_RESERVE), &SHORT_HOLD);
-    let alice = process.alice().await;
-    place(&mut process.orders(&alice)).await.unwrap_err();
-    assert!(process.killed());
-    let killed_at = tokio::time::Instant::now();
-    assert_eq!(stock(&database(folder.path(), "inventory").await).await, (3, 0), "the stock is held");
-    let process = start(folder.path(), None, &SHORT_HOLD);
-    let end = killed_at + HOLD + SWEEP + SPARE;
-    at_rest(folder.path(), (0, 0), end.duration_since(tokio::time::Instant::now()), "an abandoned hold").await;
-    process.stop();
+    for form in [Form::Suite, Form::Cluster] {
+        let mut place = Place::start(form, failpoints::PLACE_AFTER_RESERVE, &SHORT_HOLD).await;
+        let alice = place.alice().await;
+        send(&mut place.orders(&alice)).await.unwrap_err();
+        assert!(place.killed().await);
+        let killed_at = tokio::time::Instant::now();
+        assert_eq!(stock(&place.inventory().await).await, (3, 0), "the stock is held");
+        place.go_on(&SHORT_HOLD).await;
+        let end = killed_at + HOLD + SWEEP + SPARE;
+        at_rest(&place, (0, 0), end.duration_since(tokio::time::Instant::now()), "an abandoned hold").await;
+        place.stop().await;
+    }
 }
