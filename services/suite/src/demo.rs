@@ -1,4 +1,5 @@
-//! `--demo`: a small catalogue with stock, and two customers, so that a newcomer can order at once.
+//! The demonstration: a small catalogue with stock, and two customers, so that a newcomer can order at once. `souk --demo` loads it into the
+//! suite, and the binary `souk-demo` into services that run as processes of their own.
 //!
 //! It goes in by the RPCs that anyone would use. It may be loaded again: what is there already stays as it is.
 
@@ -18,6 +19,8 @@ use crate::Running;
 
 /// What the user service knows the one who loads it as.
 pub const ACCOUNT: &str = "demo";
+/// What its tokens allow.
+pub const SCOPES: [&str; 3] = ["catalog.write", "stock.read", "stock.write"];
 /// Sku, name, price in cents, units.
 pub const PRODUCTS: [(&str, &str, i64, i64); 6] = [
     ("COFFEE-ARABICA-1KG", "Arabica coffee, 1 kg", 1_890, 120),
@@ -34,13 +37,24 @@ const TAX_BASIS_POINTS: i32 = 1_900;
 pub const CUSTOMERS: [(&str, &str, &str); 2] =
     [("Alice", "alice@example.com", "alice-in-the-souk"), ("Bob", "bob@example.com", "bob-in-the-souk")];
 
-/// Loads the demonstration.
+/// Loads the demonstration into the suite.
 pub async fn load(kernel: &Kernel, running: &Running) -> anyhow::Result<()> {
-    let users = client::connect(kernel, &ClientConfig::to(running.user.address), &[souk_proto_user::METHODS], None)?;
+    let (user, inventory) = (ClientConfig::to(running.user.address), ClientConfig::to(running.inventory.address));
+    load_into(kernel, &user, &inventory, running.demo_secret.clone()).await
+}
+
+/// Loads the demonstration into the services that are reached so. The user service knows `secret` as that of [`ACCOUNT`], whose tokens
+/// allow [`SCOPES`].
+pub async fn load_into(
+    kernel: &Kernel,
+    user: &ClientConfig,
+    inventory: &ClientConfig,
+    secret: Secret,
+) -> anyhow::Result<()> {
+    let users = client::connect(kernel, user, &[souk_proto_user::METHODS], None)?;
     register(kernel, users.clone()).await.context("the customers cannot be registered")?;
-    let token = ServiceToken::new(kernel.clock.clone(), token_source(users, running.demo_secret.clone()));
-    let inventory = ClientConfig::to(running.inventory.address);
-    let channel = client::connect(kernel, &inventory, &[souk_proto_inventory::METHODS], Some(token))?;
+    let token = ServiceToken::new(kernel.clock.clone(), token_source(users, secret));
+    let channel = client::connect(kernel, inventory, &[souk_proto_inventory::METHODS], Some(token))?;
     for product in PRODUCTS {
         stock_up(kernel, &channel, product).await.with_context(|| format!("{} cannot be loaded", product.0))?;
     }

@@ -17,8 +17,6 @@ pub use config::Config;
 
 /// What the order service may do at the others.
 pub const ORDER_SCOPES: [&str; 1] = ["stock.reserve"];
-/// What loading the demonstration may do.
-const DEMO_SCOPES: [&str; 3] = ["catalog.write", "stock.read", "stock.write"];
 
 /// The suite, up and running. It ends with the kernel's tasks.
 pub struct Running {
@@ -56,7 +54,7 @@ pub async fn start(
         scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
     };
     user.service_accounts.insert(order.token.service_name.clone(), account(&order_secret, &ORDER_SCOPES));
-    user.service_accounts.insert(demo::ACCOUNT.to_owned(), account(&demo_secret, &DEMO_SCOPES));
+    user.service_accounts.insert(demo::ACCOUNT.to_owned(), account(&demo_secret, &demo::SCOPES));
     let user =
         Box::pin(souk_user::start(peers.clone(), user, souk_user::Deps { bus: bus.clone(), show_first_administrator }))
             .await?;

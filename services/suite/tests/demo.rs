@@ -46,3 +46,29 @@ async fn data_that_have_changed_since_they_were_loaded_do_not_stop_the_start() {
     assert!(suite.level(SKU).await.on_hand > 0, "the product that was there has its stock");
     suite.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_of_its_own_loads_it_into_services_that_run() {
+    let suite = Suite::start().await;
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    let (user, inventory) = (suite.running.user.address, suite.running.inventory.address);
+    let load = async |text: &str| {
+        std::fs::write(secret.path(), text).unwrap();
+        let mut loader = tokio::process::Command::new(env!("CARGO_BIN_EXE_souk-demo"));
+        loader
+            .arg(format!("--user.addresses=[http://{user}]"))
+            .arg(format!("--inventory.addresses=[http://{inventory}]"));
+        loader.env("SOUK_CLIENT_SECRET_FILE", secret.path()).output().await.unwrap()
+    };
+    let wrong = load("somebody else's, and long enough for one").await;
+    let told = String::from_utf8_lossy(&wrong.stderr);
+    assert!(!wrong.status.success() && told.contains("cannot be loaded"), "{told}");
+    assert!(!told.contains("somebody"), "{told}");
+
+    for _ in 0..2 {
+        let loaded = load(suite.running.demo_secret.expose()).await;
+        assert!(loaded.status.success(), "{}", String::from_utf8_lossy(&loaded.stderr));
+    }
+    assert_eq!(suite.level(SKU).await.on_hand, 500);
+    suite.stop().await;
+}
