@@ -172,7 +172,7 @@ impl Bought {
             assert!(refusal.took < DEADLINE + LATE, "late: {refusal:?}");
             let honest = match refusal.code {
                 Code::Unavailable => true,
-                Code::DeadlineExceeded | Code::Cancelled => refusal.took >= DEADLINE - LATE,
+                Code::DeadlineExceeded | Code::Cancelled => refusal.took + LATE >= DEADLINE,
                 Code::Aborted => refusal.reason == Some(Reason::RequestInProgress),
                 _ => false,
             };
