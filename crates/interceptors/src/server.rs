@@ -57,7 +57,7 @@ where
         // a panic is INTERNAL and a counter, not a dead connection
         .layer(Around(panic::Panic::new(kernel)))
         // one bound on what is in flight; more is refused before it costs anything
-        .layer(Around(shed::Shed::new(config)))
+        .layer(Around(shed::Shed::new(kernel, config)))
         // nobody works on what nobody waits for
         .layer(Around(deadline::Deadline::new(kernel, config)))
         // who calls

@@ -1,5 +1,6 @@
 //! What every room of a process needs from it.
 
+use crate::calls::Calls;
 use crate::clock::Clock;
 use crate::ids::Ids;
 use crate::metrics::Metrics;
@@ -19,6 +20,8 @@ pub struct Kernel {
     pub readiness: Readiness,
     /// What is measured.
     pub metrics: Metrics,
+    /// What is being served, if somebody wants to know.
+    pub calls: Calls,
 }
 
 impl Kernel {
@@ -28,8 +31,9 @@ impl Kernel {
         Self {
             ids: Ids::system(clock.clone()),
             tasks: Tasks::new(&metrics),
-            readiness: Readiness::default(),
+            readiness: Readiness::new(clock.clone()),
             metrics,
+            calls: Calls::default(),
             clock,
         }
     }

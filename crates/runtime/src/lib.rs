@@ -5,6 +5,7 @@
 
 pub mod admin;
 mod app;
+mod calls;
 mod clock;
 pub mod config;
 mod failpoint;
@@ -22,14 +23,15 @@ mod telemetry;
 pub mod tls;
 
 pub use app::{App, Settings, Subcommand};
+pub use calls::{Call, Calls, Entered, InFlight};
 pub use clock::Clock;
 pub use failpoint::failpoint;
 pub use ids::Ids;
 pub use kernel::Kernel;
 pub use metrics::Metrics;
 pub use process::ProcessConfig;
-pub use readiness::{Check, Readiness};
+pub use readiness::{Check, Dependency, Readiness, State};
 pub use secret::Secret;
 pub use story::story;
-pub use tasks::Tasks;
+pub use tasks::{Running, Tasks};
 pub use telemetry::{LogFormat, TelemetryConfig};

@@ -52,6 +52,7 @@ impl ProcessConfig {
         check_bounds(problems, at, 0..=WORKER_THREADS_MAX, &[("worker_threads", self.worker_threads as u64)]);
         let timeout = [("shutdown_timeout_ms", self.shutdown_timeout_ms)];
         check_bounds(problems, at, 1..=server::DRAIN_TIMEOUT_MS_MAX, &timeout);
+        self.admin.validate(&format!("{at}.admin"), problems);
     }
 }
 
@@ -95,7 +96,7 @@ where
     kernel.readiness.set(START, Check::NotReady("starting".to_owned()));
     let admin = server::bind(process.admin.listen).await?;
     info!(address = %admin.local_addr()?, "admin listens");
-    admin::serve(&kernel, admin);
+    admin::serve(&kernel, admin, &process.admin);
     tokio::select! {
         started = start(kernel.clone()) => started?,
         _ = interrupt.recv() => return Ok(()),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use souk_events::Bus;
 use souk_interceptors::client::ClientConfig;
-use souk_runtime::{Kernel, Secret, Tasks};
+use souk_runtime::{Kernel, Secret};
 use souk_user::config::ServiceAccount;
 use souk_user::{FirstAdministrator, ShowFirstAdministrator};
 
@@ -81,7 +81,7 @@ pub async fn migrate(config: &Config) -> anyhow::Result<()> {
 /// The kernels of the order service's peers and of the order service. They end with `kernel`, but one after the other: the calls that the
 /// order service still has in flight need its peers to the last.
 fn in_order(kernel: &Kernel) -> (Kernel, Kernel) {
-    let part = || Kernel { tasks: Tasks::new(&kernel.metrics), ..kernel.clone() };
+    let part = || Kernel { tasks: kernel.tasks.part(), ..kernel.clone() };
     let (peers, orders) = (part(), part());
     let (ending, first, then) = (kernel.tasks.shutdown().clone(), orders.tasks.clone(), peers.tasks.clone());
     // How long the end may take is the business of whoever stops `kernel`.

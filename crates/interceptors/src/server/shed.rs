@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use souk_proto_common::{Failure, Reason, Shape};
+use souk_runtime::{Call, Calls, Kernel};
 use tokio::sync::Semaphore;
 use tonic::body::Body;
 
 use super::{StackConfig, body, context};
-use crate::context::Target;
+use crate::context::{CallContext, Target};
 use crate::middleware::{Middleware, Next, pass};
 
 /// When to come again.
@@ -19,18 +20,21 @@ const RETRY_AFTER: Duration = Duration::from_millis(200);
 pub(super) struct Shed {
     calls: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    /// Who asks the process what it is at is shown what holds a place.
+    seen: Calls,
 }
 
 impl Shed {
-    pub(super) fn new(config: &StackConfig) -> Self {
+    pub(super) fn new(kernel: &Kernel, config: &StackConfig) -> Self {
         let places = |max: usize| Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
-        Self { calls: places(config.calls_max), streams: places(config.streams_max) }
+        Self { calls: places(config.calls_max), streams: places(config.streams_max), seen: kernel.calls.clone() }
     }
 }
 
 impl<S: Next<Error = Failure>> Middleware<S> for Shed {
     async fn call(&self, request: Request<Body>, next: S) -> Result<Response<Body>, Failure> {
-        let (places, is_stream) = match context(&request).target {
+        let context = context(&request);
+        let (places, is_stream) = match context.target {
             Target::Infrastructure => return pass(next, request).await,
             Target::Known(method) if method.shape != Shape::Unary => (&self.streams, true),
             Target::Known(_) | Target::Unknown => (&self.calls, false),
@@ -38,8 +42,18 @@ impl<S: Next<Error = Failure>> Middleware<S> for Shed {
         let Ok(place) = places.clone().try_acquire_owned() else {
             return Err(Failure::unavailable(Reason::LoadShed, "the server is busy", RETRY_AFTER));
         };
+        let place = (place, self.seen.enter(|| call(context)));
         let response = pass(next, request).await?;
         // The work of a unary call is done now. A client that does not read its answer must not keep others out.
         Ok(if is_stream { body::observed(response, move |_| drop(place)) } else { response })
+    }
+}
+
+fn call(context: &CallContext) -> Call {
+    Call {
+        rpc: context.target.method().map_or("", |method| method.path),
+        call_id: context.call_id,
+        trace_id: context.trace.trace_id().to_string(),
+        peer: context.peer,
     }
 }

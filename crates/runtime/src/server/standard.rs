@@ -12,7 +12,7 @@ use crate::readiness::Check;
 /// What a server says of itself.
 #[derive(Clone, Copy, Debug)]
 pub struct About {
-    /// Its name in readiness and in logs.
+    /// Its name, with which its dependencies' names begin.
     pub name: &'static str,
     /// The full names of its gRPC services, under which health is told.
     pub services: &'static [&'static str],
@@ -59,7 +59,7 @@ where
         } else {
             (Check::NotReady("the database does not answer".to_owned()), ServingStatus::NotServing)
         };
-        kernel.readiness.set(about.name, check);
+        kernel.readiness.set(format!("{}.database", about.name), check);
         tell(&reporter, about, status).await;
         tokio::select! {
             () = kernel.clock.sleep(about.health_interval) => {}

@@ -1,8 +1,7 @@
-//! The gRPC and admin servers over real sockets.
+//! The gRPC server over real sockets.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod admin;
 mod age;
 mod drain;
 mod floods;
