@@ -1,13 +1,18 @@
 //! The bus: from a publisher to every durable consumer and every listener whose pattern matches.
 
+use std::error::Error as StdError;
 use std::sync::Arc;
 
 use souk_runtime::Kernel;
+use tokio::sync::watch;
+use uuid::Uuid;
 
 use crate::config::BusConfig;
 use crate::consumer::{Consumer, Handler, Subscription};
 use crate::event::Event;
-use crate::memory::{Listener, MemoryBus};
+use crate::listener::Listener;
+use crate::memory::MemoryBus;
+use crate::nats::NatsBus;
 use crate::steps::Steps;
 use crate::subject::PatternError;
 
@@ -16,6 +21,8 @@ use crate::subject::PatternError;
 pub enum Bus {
     /// Within one process.
     Memory(MemoryBus),
+    /// NATS JetStream.
+    Nats(NatsBus),
 }
 
 /// What went wrong on the bus.
@@ -30,19 +37,64 @@ pub enum BusError {
         #[source]
         source: souk_db::Error,
     },
-    /// There is no such bus.
-    #[error("{0} cannot be used as a bus")]
-    Unknown(String),
+    /// The bus takes no events now, whichever they are. It may have taken this one: publish it again later.
+    #[error("the bus takes no events")]
+    Unavailable(#[source] Box<dyn StdError + Send + Sync>),
+    /// The bus is not the one that it was: what was published may be gone with it.
+    #[error("the bus is another than before")]
+    Moved,
+    /// The bus does not take this event, because of what it is.
+    #[error("the bus refuses the event")]
+    Refused(#[source] Box<dyn StdError + Send + Sync>),
+    /// The settings do not lead to a bus.
+    #[error("the bus cannot be set up")]
+    Settings(#[source] Box<dyn StdError + Send + Sync>),
     /// A consumer or a listener asks for something that is no pattern.
     #[error(transparent)]
     Pattern(#[from] PatternError),
 }
 
+impl BusError {
+    /// Other events will fare no better.
+    pub(crate) fn concerns_all(&self) -> bool {
+        match self {
+            Self::Unavailable(_) | Self::Moved => true,
+            Self::Consumer { .. } | Self::Refused(_) | Self::Settings(_) | Self::Pattern(_) => false,
+        }
+    }
+}
+
+/// Where events are kept. Another place has none of those that were published before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The stream.
+    pub(crate) stream: String,
+    /// When it was made, in microseconds since 1970.
+    pub(crate) created_us: i64,
+}
+
+/// Whether the bus takes events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Link {
+    /// It does not answer, or is not ready.
+    Down,
+    /// It does, and keeps them here.
+    Up(Place),
+}
+
 impl Bus {
-    /// The bus that the settings name, [closed](Self::open) if it is one within this process.
-    #[expect(clippy::unused_async, reason = "a bus over the network must be connected")]
-    pub async fn connect(_kernel: &Kernel, config: &BusConfig) -> Result<Self, BusError> {
-        if config.is_memory() { Ok(Self::memory_closed()) } else { Err(BusError::Unknown(config.url.clone())) }
+    /// The bus that the settings name. One within this process is [closed](Self::open); NATS need not be there yet: it is looked for until
+    /// it is, and again whenever it goes away.
+    ///
+    /// # Errors
+    ///
+    /// If files that the settings name cannot be used.
+    pub async fn connect(kernel: &Kernel, config: &BusConfig) -> Result<Self, BusError> {
+        if config.is_memory() {
+            return Ok(Self::memory_closed());
+        }
+        // What a connection begins with is large, and most processes of a test have none.
+        Ok(Self::Nats(Box::pin(NatsBus::connect(kernel, config)).await?))
     }
 
     /// A bus within this process, which delivers at once. For several services in one process: [`memory_closed`](Self::memory_closed).
@@ -58,29 +110,56 @@ impl Bus {
         Self::Memory(MemoryBus::default())
     }
 
-    /// Lets events through: every consumer has subscribed.
+    /// Lets events through: every consumer has subscribed. NATS keeps events for those who come late, and is always open.
     pub fn open(&self) {
         match self {
             Self::Memory(bus) => bus.open(),
+            Self::Nats(_) => {}
         }
     }
 
     /// Delivers an event to whoever has subscribed. `Ok`: it will not be lost any more. In memory that is once every consumer has
-    /// committed its effect, or parked it.
+    /// committed its effect, or parked it; on NATS once the stream has it.
     pub async fn publish(&self, event: &Event) -> Result<(), BusError> {
+        let place = match &*self.link().borrow() {
+            Link::Up(place) => place.clone(),
+            Link::Down => return Err(BusError::Unavailable("it does not answer".into())),
+        };
+        self.publish_at(event, &place).await.map(drop)
+    }
+
+    /// As [`publish`](Self::publish), and only there; the event's number in the stream.
+    pub(crate) async fn publish_at(&self, event: &Event, place: &Place) -> Result<u64, BusError> {
         match self {
-            Self::Memory(bus) => bus.publish(event).await,
+            Self::Memory(bus) => bus.publish(event).await.map(|()| 0),
+            Self::Nats(bus) => bus.publish(event, place).await,
+        }
+    }
+
+    /// Whether events can be published, and where. It changes as that does.
+    pub(crate) fn link(&self) -> watch::Receiver<Link> {
+        match self {
+            Self::Memory(bus) => bus.link(),
+            Self::Nats(bus) => bus.link(),
+        }
+    }
+
+    /// Whether the bus still has what it has acknowledged: `event` under the number `sequence`, or, if that is long ago, later ones. A
+    /// stream that loses anything loses its end.
+    pub(crate) async fn has_kept(&self, place: &Place, sequence: u64, event: Uuid) -> Result<bool, BusError> {
+        match self {
+            Self::Memory(_) => Ok(true),
+            Self::Nats(bus) => bus.has_kept(place, sequence, event).await,
         }
     }
 
     /// Delivers events to `handler` from now on, each at least once; the inbox makes it once. A consumer that subscribes a second time
-    /// takes its former place.
-    pub async fn subscribe(&self, consumer: Consumer, handler: impl Handler) -> Result<Arc<Subscription>, BusError> {
-        self.subscribe_at(consumer, handler, Steps::default()).await
+    /// takes its former place; on NATS, replicas that subscribe under one name share the events, one event at a time.
+    pub fn subscribe(&self, consumer: Consumer, handler: impl Handler) -> Result<Arc<Subscription>, BusError> {
+        self.subscribe_at(consumer, handler, Steps::default())
     }
 
-    #[expect(clippy::unused_async, reason = "a bus over the network must be asked")]
-    pub(crate) async fn subscribe_at(
+    pub(crate) fn subscribe_at(
         &self,
         consumer: Consumer,
         handler: impl Handler,
@@ -89,6 +168,7 @@ impl Bus {
         let subscription = Arc::new(Subscription::new(consumer, handler, steps)?);
         match self {
             Self::Memory(bus) => bus.subscribe(subscription.clone()),
+            Self::Nats(bus) => bus.subscribe(subscription.clone()),
         }
         subscription.start_sweep();
         Ok(subscription)
@@ -96,10 +176,10 @@ impl Bus {
 
     /// Hears events of the subjects from now on, without any promise: some may be missed, and it is told so
     /// ([`Heard::Lagged`](crate::Heard::Lagged)); some may come twice. For caches and watchers of this process.
-    #[expect(clippy::unused_async, reason = "a bus over the network must be asked")]
     pub async fn listen(&self, subjects: &[&str]) -> Result<Listener, BusError> {
         match self {
             Self::Memory(bus) => Ok(bus.listen(subjects)?),
+            Self::Nats(bus) => bus.listen(subjects).await,
         }
     }
 }

@@ -215,6 +215,16 @@ impl Subscription {
         self.consumer.name
     }
 
+    /// The patterns of what it takes.
+    pub(crate) fn subjects(&self) -> Vec<String> {
+        self.patterns.iter().map(ToString::to_string).collect()
+    }
+
+    /// One pattern that lets all of it pass.
+    pub(crate) fn common_subject(&self) -> String {
+        Pattern::common(&self.patterns).to_string()
+    }
+
     pub(crate) fn takes(&self, subject: &str) -> bool {
         self.patterns.iter().any(|pattern| pattern.matches(subject))
     }

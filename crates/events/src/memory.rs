@@ -5,21 +5,20 @@ use std::sync::{Arc, PoisonError, RwLock};
 use futures::future::join_all;
 use tokio::sync::{broadcast, watch};
 
-use crate::bus::BusError;
+use crate::bus::{BusError, Link, Place};
 use crate::consumer::Subscription;
 use crate::event::Event;
+use crate::listener::{self, Heard, Listener};
 use crate::subject::{Pattern, PatternError};
 
-/// Events that a listener may be behind before it misses some.
-const LISTENER_BEHIND_MAX: usize = 1_024;
-
 /// See the module. Cheap to clone.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct MemoryBus(Arc<Shared>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     open: watch::Sender<bool>,
+    link: watch::Sender<Link>,
     consumers: RwLock<Vec<Arc<Subscription>>>,
     listeners: RwLock<Vec<Ear>>,
 }
@@ -28,36 +27,29 @@ struct Shared {
 #[derive(Debug)]
 struct Ear {
     patterns: Vec<Pattern>,
-    sender: broadcast::Sender<Arc<Event>>,
+    sender: broadcast::Sender<Heard>,
 }
 
-/// Hears events. Dropped, it hears no more.
-#[derive(Debug)]
-pub struct Listener(broadcast::Receiver<Arc<Event>>);
-
-/// What a listener hears.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Heard {
-    /// An event.
-    Event(Arc<Event>),
-    /// So many events were missed: whatever was concluded from events must be concluded anew.
-    Lagged(u64),
-}
-
-impl Listener {
-    /// The next event; `None`: the bus is gone.
-    pub async fn next(&mut self) -> Option<Heard> {
-        match self.0.recv().await {
-            Ok(event) => Some(Heard::Event(event)),
-            Err(broadcast::error::RecvError::Lagged(missed)) => Some(Heard::Lagged(missed)),
-            Err(broadcast::error::RecvError::Closed) => None,
-        }
+impl Default for MemoryBus {
+    fn default() -> Self {
+        // What was acknowledged in an earlier process is done: it is one place for ever.
+        let place = Place { stream: "memory".to_owned(), created_us: 0 };
+        Self(Arc::new(Shared {
+            open: watch::Sender::default(),
+            link: watch::Sender::new(Link::Up(place)),
+            consumers: RwLock::default(),
+            listeners: RwLock::default(),
+        }))
     }
 }
 
 impl MemoryBus {
     pub(crate) fn open(&self) {
         self.0.open.send_replace(true);
+    }
+
+    pub(crate) fn link(&self) -> watch::Receiver<Link> {
+        self.0.link.subscribe()
     }
 
     pub(crate) fn subscribe(&self, subscription: Arc<Subscription>) {
@@ -68,11 +60,11 @@ impl MemoryBus {
 
     pub(crate) fn listen(&self, subjects: &[&str]) -> Result<Listener, PatternError> {
         let patterns = Pattern::parse_all(subjects)?;
-        let (sender, receiver) = broadcast::channel(LISTENER_BEHIND_MAX);
+        let (sender, listener) = listener::pair();
         let mut listeners = self.0.listeners.write().unwrap_or_else(PoisonError::into_inner);
         listeners.retain(|ear| ear.sender.receiver_count() > 0);
         listeners.push(Ear { patterns, sender });
-        Ok(Listener(receiver))
+        Ok(listener)
     }
 
     pub(crate) async fn publish(&self, event: &Event) -> Result<(), BusError> {
@@ -89,9 +81,9 @@ impl MemoryBus {
         let listeners = self.0.listeners.read().unwrap_or_else(PoisonError::into_inner);
         let mut told = None;
         for ear in listeners.iter().filter(|ear| ear.patterns.iter().any(|pattern| pattern.matches(&event.subject))) {
-            let event = told.get_or_insert_with(|| Arc::new(event.clone()));
+            let heard = told.get_or_insert_with(|| Heard::Event(Arc::new(event.clone())));
             // Nobody listens any more: the ear goes with the next `listen`.
-            drop(ear.sender.send(event.clone()));
+            drop(ear.sender.send(heard.clone()));
         }
     }
 

@@ -10,6 +10,7 @@ use souk_db::{Error, Tx, many, sql};
 use uuid::Uuid;
 
 use crate::event::Event;
+use crate::position;
 
 /// Writes events in the caller's transaction, which is that of what they tell. After its commit: [`crate::RelayHandle::wake`].
 pub async fn append(tx: &mut Tx, events: &[Event]) -> Result<(), Error> {
@@ -34,15 +35,18 @@ pub async fn append(tx: &mut Tx, events: &[Event]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Lets events that were published from `from` (inclusive) until `to` (exclusive) be published again, `limit` of them, those first that
-/// were published first; how many. To refill a bus that lost them, repeat until 0, with `to` before the first call. Consumers
-/// that have seen them know them.
-pub async fn republish(tx: &mut Tx, from: DateTime<Utc>, to: DateTime<Utc>, limit: u32) -> Result<u64, Error> {
+/// Has everything published again that was published from `from` on, or ever, and is still kept: the relay does it, before it publishes
+/// anything else. For a bus that has lost events without anybody's noticing, and for a consumer that has missed some. Consumers that have
+/// seen them know them.
+pub async fn republish(tx: &mut Tx, from: Option<DateTime<Utc>>) -> Result<(), Error> {
+    position::lose(tx, from).await
+}
+
+/// Lets up to `limit` events that were published from `from` on, or ever, be published again; how many.
+pub(crate) async fn unmark(tx: &mut Tx, from: Option<DateTime<Utc>>, limit: u32) -> Result<u64, Error> {
     sql("UPDATE outbox SET published_at = NULL WHERE event_id IN
-         (SELECT event_id FROM outbox WHERE published_at >= $1 AND published_at < $2
-          ORDER BY published_at, aggregate, version LIMIT $3)")
+         (SELECT event_id FROM outbox WHERE published_at IS NOT NULL AND ($1 IS NULL OR published_at >= $1) LIMIT $2)")
     .bind(from)
-    .bind(to)
     .bind(limit)
     .execute(tx)
     .await

@@ -3,6 +3,7 @@
 //! One relay at a time, by lease, whatever the number of replicas. That is for economy: were there two, consumers would see repetitions,
 //! which their inboxes know. All that it knows stands in the database, so it can stop anywhere and begin anew.
 
+mod place;
 mod term;
 
 use std::sync::Arc;
@@ -50,7 +51,7 @@ pub struct RelayConfig {
     pub keep_hours: u32,
     /// Events that have stayed long enough are looked for every so many milliseconds.
     pub sweep_interval_ms: u64,
-    /// So many of them are deleted in one transaction.
+    /// So many of them are deleted in one transaction, or, after a bus was lost, set to be published again.
     pub sweep_batch_max: u32,
 }
 
@@ -223,6 +224,7 @@ struct Meters {
     service: [(&'static str, &'static str); 1],
     published: Counter,
     failed: Counter,
+    republished: Counter,
     unpublished: Family<[(&'static str, &'static str); 1], Gauge>,
     oldest_seconds: Family<[(&'static str, &'static str); 1], Gauge>,
 }
@@ -237,6 +239,7 @@ impl Meters {
         Self {
             published: counter("outbox_published", "Events that the bus has acknowledged"),
             failed: counter("outbox_publish_failures", "Events that the bus could not take"),
+            republished: counter("outbox_republished", "Events that are published again, because a bus has lost them"),
             unpublished: metrics
                 .register("outbox_unpublished", "Events that wait to be published, counted up to 10000"),
             oldest_seconds: metrics

@@ -1,8 +1,16 @@
 //! Subjects, and patterns of them, as NATS has them: tokens between dots; `*` stands for one token, `>` at the end for one or more.
 
+use std::fmt;
+
 /// A pattern of subjects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern(String);
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// No pattern.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,6 +32,26 @@ impl Pattern {
     /// Reads several.
     pub fn parse_all(texts: &[&str]) -> Result<Vec<Self>, PatternError> {
         texts.iter().map(|text| Self::parse(text)).collect()
+    }
+
+    /// The narrowest pattern of the form `a.b.>` that stands for whatever one of several does; a single one is itself.
+    pub(crate) fn common(patterns: &[Self]) -> Self {
+        let [first, others @ ..] = patterns else { return Self(">".to_owned()) };
+        if others.iter().all(|other| other == first) {
+            return first.clone();
+        }
+        let mut shared: Vec<&str> = first.0.split('.').take_while(|token| !matches!(*token, "*" | ">")).collect();
+        for other in others {
+            let same = shared.iter().zip(other.0.split('.')).take_while(|(one, other)| *one == other).count();
+            shared.truncate(same);
+        }
+        // What stands for the rest stands for at least one token: the last one of a subject that all of it is shared with.
+        let longest_end = patterns.iter().any(|pattern| pattern.0.split('.').count() == shared.len());
+        if longest_end {
+            shared.pop();
+        }
+        shared.push(">");
+        Self(shared.join("."))
     }
 
     /// Whether it stands for the subject.
@@ -66,6 +94,24 @@ mod tests {
         ];
         for (pattern, subject, expected) in table {
             assert_eq!(Pattern::parse(pattern).unwrap().matches(subject), expected, "{pattern} {subject}");
+        }
+    }
+
+    #[test]
+    fn what_several_patterns_have_in_common_lets_all_of_them_pass() {
+        let table: [(&[&str], &str); 7] = [
+            (&["souk.a.b"], "souk.a.b"),
+            (&["souk.a.b", "souk.a.c"], "souk.a.>"),
+            (&["souk.a.b", "souk.c"], "souk.>"),
+            (&["souk.a", "souk.a.b"], "souk.>"),
+            (&["souk.*.b", "souk.a.b"], "souk.>"),
+            (&["a.b", "c.d"], ">"),
+            (&[], ">"),
+        ];
+        for (texts, expected) in table {
+            let common = Pattern::common(&Pattern::parse_all(texts).unwrap());
+            assert_eq!(common.to_string(), expected, "{texts:?}");
+            assert!(texts.iter().all(|text| common.matches(&text.replace('*', "x"))), "{texts:?}");
         }
     }
 

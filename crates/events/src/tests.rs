@@ -1,8 +1,9 @@
-//! What must hold, on both engines.
+//! What must hold, on both engines and on both buses.
 
 mod bus;
 mod consumer;
 mod crash;
+mod nats;
 mod order;
 pub(crate) mod plan;
 mod relay;
@@ -15,13 +16,14 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, TimeDelta, Utc};
 use souk_db::{Db, Tx, sql};
 use souk_runtime::{Clock, Kernel};
+use souk_testkit::{Nats, TestDatabase};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::steps::Steps;
 use crate::{
-    Bus, Consumer, ConsumerConfig, Event, Handler, HandlerError, MIGRATIONS, Relay, RelayConfig, RelayHandle,
-    Subscription, outbox,
+    Bus, BusConfig, Consumer, ConsumerConfig, Event, Handler, HandlerError, MIGRATIONS, Relay, RelayConfig,
+    RelayHandle, Subscription, outbox,
 };
 
 const LOOK_INTERVAL: Duration = Duration::from_millis(2);
@@ -103,25 +105,62 @@ impl Handler for Effects {
 }
 
 /// One database that is publisher's and consumer's, and a clock that stands.
+#[derive(Clone)]
 struct World {
     db: Db,
     kernel: Kernel,
     bus: Bus,
+    /// What carries the bus, if it is one over the network.
+    nats: Option<Arc<Nats>>,
+}
+
+/// A bus that notices soon when a consumer is dead.
+async fn bus_on(nats: Option<&Nats>, kernel: &Kernel) -> Bus {
+    let Some(nats) = nats else { return Bus::memory() };
+    let config = BusConfig { ack_wait_ms: 600, lag_interval_ms: 50, ..BusConfig::at(nats.url()) };
+    let bus = Bus::connect(kernel, &config).await.unwrap();
+    bus.link().wait_for(|link| *link != crate::bus::Link::Down).await.unwrap();
+    bus
 }
 
 impl World {
     async fn new(db: Db) -> Self {
+        Self::on(db, None).await
+    }
+
+    async fn on(db: Db, nats: Option<Arc<Nats>>) -> Self {
         let mut tx = db.write().await.unwrap();
         sql("CREATE TABLE effects (aggregate TEXT, place BIGINT, version BIGINT)").execute(&mut tx).await.unwrap();
         tx.commit().await.unwrap();
-        Self { db, kernel: Kernel::new(Clock::fake(start())), bus: Bus::memory() }
+        let kernel = Kernel::new(Clock::fake(start()));
+        let bus = bus_on(nats.as_deref(), &kernel).await;
+        Self { db, kernel, bus, nats }
     }
 
     /// The same database after a crash: nothing in memory is left, and the dead relay's lease has run out.
-    fn after_crash(self) -> Self {
+    async fn after_crash(self) -> Self {
         self.kernel.clock.advance(Duration::from_millis(RelayConfig::default().lease_ttl_ms));
+        self.replica().await
+    }
+
+    /// Another process on the same database and the same bus.
+    async fn replica(&self) -> Self {
         let kernel = Kernel::new(Clock::fake(self.kernel.clock.now()));
-        Self { db: self.db, kernel, bus: Bus::memory() }
+        let bus = bus_on(self.nats.as_deref(), &kernel).await;
+        Self { db: self.db.clone(), kernel, bus, nats: self.nats.clone() }
+    }
+
+    /// Publishes an event and waits until the consumer is done with it.
+    async fn deliver(&self, event: &Event) {
+        self.bus.publish(event).await.unwrap();
+        self.until(|| async { self.is_done(event).await }).await;
+    }
+
+    async fn is_done(&self, event: &Event) -> bool {
+        let mut tx = self.db.read().await.unwrap();
+        let text = "SELECT COUNT(*) FROM inbox WHERE event_id = $1";
+        let (count,): (i64,) = sql(text).bind(event.id).fetch_one(&mut tx).await.unwrap();
+        count > 0
     }
 
     fn consumer(&self) -> Consumer {
@@ -135,18 +174,18 @@ impl World {
         }
     }
 
-    async fn subscribe(&self, plot: impl Fn(&Event, u32) -> Plot + Send + Sync + 'static) -> Arc<Subscription> {
-        self.subscribe_at(self.consumer(), Steps::default(), plot).await
+    fn subscribe(&self, plot: impl Fn(&Event, u32) -> Plot + Send + Sync + 'static) -> Arc<Subscription> {
+        self.subscribe_at(self.consumer(), Steps::default(), plot)
     }
 
-    async fn subscribe_at(
+    fn subscribe_at(
         &self,
         consumer: Consumer,
         steps: Steps,
         plot: impl Fn(&Event, u32) -> Plot + Send + Sync + 'static,
     ) -> Arc<Subscription> {
         let effects = Effects { plot: Box::new(plot), tries: Arc::default() };
-        self.bus.subscribe_at(consumer, effects, steps).await.unwrap()
+        self.bus.subscribe_at(consumer, effects, steps).unwrap()
     }
 
     fn relay(&self) -> RelayHandle {
@@ -209,6 +248,24 @@ async fn on_both<F: Future<Output = ()>>(test: impl Fn(World) -> F) {
     let test = &test;
     let migrations = [&souk_db::MIGRATIONS, &MIGRATIONS];
     souk_testkit::on_both(&migrations, |db| async move { test(World::new(db).await).await }).await;
+}
+
+/// Runs `test` on each engine with the bus in memory, and then with NATS.
+async fn on_every_bus<F: Future<Output = ()>>(test: impl Fn(World) -> F) {
+    on_both(&test).await;
+    on_nats(test).await;
+}
+
+/// Runs `test` in a world with NATS.
+async fn on_nats<F: Future<Output = ()>>(test: impl Fn(World) -> F) {
+    on_nats_with(souk_testkit::postgres().await, test).await;
+}
+
+async fn on_nats_with<F: Future<Output = ()>>(database: TestDatabase, test: impl Fn(World) -> F) {
+    database.migrate(&[&souk_db::MIGRATIONS, &MIGRATIONS]).await.unwrap();
+    let nats = Arc::new(souk_testkit::nats().await);
+    println!("on NATS");
+    test(World::on(database.clone(), Some(nats)).await).await;
 }
 
 #[tokio::test]

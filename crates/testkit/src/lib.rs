@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod form;
 #[cfg(feature = "suite")]
 pub mod load;
+mod nats;
 pub mod postgres;
 #[cfg(feature = "suite")]
 pub mod process;
@@ -15,6 +16,8 @@ pub mod raw;
 pub mod shop;
 #[cfg(feature = "suite")]
 pub mod suite;
+
+pub use nats::{Nats, nats};
 
 use std::future::Future;
 use std::net::TcpListener;

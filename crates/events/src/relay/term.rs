@@ -7,27 +7,37 @@ use chrono::{DateTime, TimeDelta, Utc};
 use souk_db::Error;
 use souk_db::lease::Lease;
 use souk_runtime::story;
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tracing::{Instrument, Span, warn};
 use uuid::Uuid;
 
 use super::Relay;
-use crate::bus::{Bus, BusError};
+use crate::bus::{Bus, BusError, Link, Place};
 use crate::event::Event;
-use crate::outbox;
 use crate::pause::{after, hours_before};
-use crate::steps;
+use crate::{outbox, position, steps};
 
 /// See the module. Dropped, it lets go of everything.
 pub(super) struct Term<'r> {
-    relay: &'r Relay,
+    pub(super) relay: &'r Relay,
     lease: Lease,
+    /// It was lost while something else was waited for.
+    pub(super) lost_lease: bool,
+    /// Whether the bus takes events.
+    pub(super) link: watch::Receiver<Link>,
+    /// Where they are published; `None`: it must be found out whether they can be.
+    pub(super) place: Option<Place>,
+    /// Times in a row that the bus took no events.
+    pub(super) bus_failures: u32,
+    /// Until then it is not tried again.
+    pub(super) bus_until: Option<DateTime<Utc>>,
     /// One task for each aggregate that is being published.
-    chains: JoinSet<Published>,
+    pub(super) chains: JoinSet<Published>,
     /// The aggregates that must not be read: those of `chains`, and those that wait for their next try.
     busy: HashMap<String, Busy>,
     /// There may be something in the outbox that was not read.
-    unread: bool,
+    pub(super) unread: bool,
     poll_at: DateTime<Utc>,
     renew_at: DateTime<Utc>,
     sweep_at: DateTime<Utc>,
@@ -56,11 +66,19 @@ impl Busy {
 }
 
 /// What became of the events of an aggregate.
-struct Published {
+pub(super) struct Published {
     aggregate: String,
-    acknowledged: Vec<Uuid>,
+    place: Place,
+    acknowledged: Vec<Acknowledged>,
     /// The event that comes next could not be published.
     failed: Option<(Uuid, BusError)>,
+}
+
+/// An event that the bus has.
+struct Acknowledged {
+    event: Uuid,
+    /// Its number there.
+    sequence: u64,
 }
 
 impl<'r> Term<'r> {
@@ -68,7 +86,21 @@ impl<'r> Term<'r> {
         let now = relay.kernel.clock.now();
         let renew_at = after(now, relay.standby_pause());
         let (chains, busy) = (JoinSet::new(), HashMap::new());
-        Self { relay, lease, chains, busy, unread: true, poll_at: now, renew_at, sweep_at: now }
+        Self {
+            relay,
+            lease,
+            lost_lease: false,
+            link: relay.bus.link(),
+            place: None,
+            bus_failures: 0,
+            bus_until: None,
+            chains,
+            busy,
+            unread: true,
+            poll_at: now,
+            renew_at,
+            sweep_at: now,
+        }
     }
 
     /// Publishes; `failures` of the database are over when it has answered.
@@ -82,13 +114,19 @@ impl<'r> Term<'r> {
             self.release_due();
             self.poll().await?;
             self.sweep().await?;
-            if self.unread && self.free() > 0 {
+            let is_settled = self.settle().await?;
+            if self.lost_lease {
+                return Ok(End::LeaseLost);
+            }
+            if is_settled && self.unread && self.free() > 0 {
                 self.publish_unread().await?;
                 *failures = 0;
             }
             let pause = self.pause();
             tokio::select! {
                 () = shutdown.cancelled() => {}
+                // The bus lives as long as the relay; were it gone, there would be nothing to wait for.
+                Ok(()) = self.link.changed() => self.bus_until = None,
                 Some(published) = self.chains.join_next() => self.land(published).await?,
                 () = relay.wake.notified() => self.unread = true,
                 () = relay.kernel.clock.sleep(pause) => {}
@@ -97,7 +135,7 @@ impl<'r> Term<'r> {
         Ok(End::Shutdown)
     }
 
-    fn now(&self) -> DateTime<Utc> {
+    pub(super) fn now(&self) -> DateTime<Utc> {
         self.relay.kernel.clock.now()
     }
 
@@ -110,16 +148,17 @@ impl<'r> Term<'r> {
 
     /// How long nothing is due.
     fn pause(&self) -> Duration {
-        if self.unread && self.free() > 0 {
+        if self.place.is_some() && self.bus_until.is_none() && self.unread && self.free() > 0 {
             return Duration::ZERO;
         }
         let retries = self.busy.values().filter_map(|busy| busy.until);
-        let due = retries.chain([self.poll_at, self.renew_at, self.sweep_at]).min().unwrap_or(self.poll_at);
+        let due = retries.chain(self.bus_until).chain([self.poll_at, self.renew_at, self.sweep_at]);
+        let due = due.min().unwrap_or(self.poll_at);
         (due - self.now()).to_std().unwrap_or(Duration::ZERO)
     }
 
     /// Renews the lease in good time; `false`: it is another's.
-    async fn keep_lease(&mut self) -> Result<bool, Error> {
+    pub(super) async fn keep_lease(&mut self) -> Result<bool, Error> {
         let now = self.now();
         if now < self.renew_at {
             return Ok(true);
@@ -151,7 +190,7 @@ impl<'r> Term<'r> {
         tx.rollback().await?;
         let age = backlog.oldest.map_or(TimeDelta::zero(), |oldest| now - oldest);
         self.relay.meters.show_backlog(backlog, age);
-        Ok(())
+        self.look_for_requests().await
     }
 
     /// Deletes a portion of what has stayed long enough.
@@ -173,8 +212,10 @@ impl<'r> Term<'r> {
     /// Reads what waits longest and begins to publish it, each aggregate for itself.
     async fn publish_unread(&mut self) -> Result<(), Error> {
         let (relay, now) = (self.relay, self.now());
+        let Some(place) = self.place.clone() else { return Ok(()) };
         let bounds = outbox::Bounds {
-            aggregates: self.free(),
+            // One that fails tells as much as many.
+            aggregates: if self.bus_failures == 0 { self.free() } else { 1 },
             chain: relay.config.chain_max.max(1),
             events: relay.config.batch_max.max(1),
         };
@@ -189,7 +230,8 @@ impl<'r> Term<'r> {
         self.busy.retain(|aggregate, busy| busy.is_closed(now) || read.chains.contains_key(aggregate));
         for (aggregate, events) in read.chains {
             self.busy.entry(aggregate.clone()).or_default().until = None;
-            self.chains.spawn(publish(relay.bus.clone(), aggregate, events).instrument(Span::current()));
+            let publishing = publish(relay.bus.clone(), place.clone(), aggregate, events);
+            self.chains.spawn(publishing.instrument(Span::current()));
         }
         Ok(())
     }
@@ -200,11 +242,19 @@ impl<'r> Term<'r> {
         landed.extend(std::iter::from_fn(|| self.chains.try_join_next()));
         let landed: Vec<Published> =
             landed.into_iter().collect::<Result<_, _>>().map_err(|error| Error::bug(error.to_string()))?;
-        let marked: Vec<Uuid> = landed.iter().flat_map(|published| &published.acknowledged).copied().collect();
-        self.mark(&marked).await?;
+        let acknowledged: Vec<&Acknowledged> = landed.iter().flat_map(|published| &published.acknowledged).collect();
+        if let Some(published) = landed.first() {
+            // Nothing is begun at another place before all of this has landed.
+            self.mark(&published.place, &acknowledged).await?;
+        }
         for published in landed {
             match published.failed {
                 None => drop(self.busy.remove(&published.aggregate)),
+                Some((_, error)) if error.concerns_all() => {
+                    self.busy.remove(&published.aggregate);
+                    self.relay.meters.failed.inc();
+                    self.pause_all(&error);
+                }
                 Some((event, error)) => {
                     self.hold_back(published.aggregate, !published.acknowledged.is_empty(), event, &error);
                 }
@@ -214,14 +264,22 @@ impl<'r> Term<'r> {
         Ok(())
     }
 
-    async fn mark(&mut self, events: &[Uuid]) -> Result<(), Error> {
-        if events.is_empty() {
-            return Ok(());
-        }
+    async fn mark(&mut self, place: &Place, acknowledged: &[&Acknowledged]) -> Result<(), Error> {
+        let Some(last) = acknowledged.iter().max_by_key(|acknowledged| acknowledged.sequence) else { return Ok(()) };
+        // The bus takes events again.
+        (self.bus_failures, self.bus_until) = (0, None);
         self.relay.steps.reach(steps::RELAY_ACKNOWLEDGED).await;
         let now = self.now();
+        let events: Vec<Uuid> = acknowledged.iter().map(|acknowledged| acknowledged.event).collect();
         let mut tx = self.relay.db.write().await?;
-        outbox::mark_published(&mut tx, events, now).await?;
+        let sequence = i64::try_from(last.sequence).unwrap_or(i64::MAX);
+        if !position::advance(&mut tx, place, sequence, last.event).await? {
+            // Somebody wants all of it published again, this too.
+            tx.rollback().await?;
+            self.forget_place();
+            return Ok(());
+        }
+        outbox::mark_published(&mut tx, &events, now).await?;
         tx.commit().await?;
         self.relay.meters.published.inc_by(u64::try_from(events.len()).unwrap_or(u64::MAX));
         self.relay.steps.reach(steps::RELAY_MARKED).await;
@@ -239,14 +297,14 @@ impl<'r> Term<'r> {
     }
 }
 
-/// Publishes events of one aggregate, in order, up to the first that fails.
-async fn publish(bus: Bus, aggregate: String, events: Vec<Event>) -> Published {
+/// Publishes events of one aggregate at a place, in order, up to the first that fails.
+async fn publish(bus: Bus, place: Place, aggregate: String, events: Vec<Event>) -> Published {
     let mut acknowledged = Vec::with_capacity(events.len());
     for event in events {
-        match bus.publish(&event).await {
-            Ok(()) => acknowledged.push(event.id),
-            Err(error) => return Published { aggregate, acknowledged, failed: Some((event.id, error)) },
+        match bus.publish_at(&event, &place).await {
+            Ok(sequence) => acknowledged.push(Acknowledged { event: event.id, sequence }),
+            Err(error) => return Published { aggregate, place, acknowledged, failed: Some((event.id, error)) },
         }
     }
-    Published { aggregate, acknowledged, failed: None }
+    Published { aggregate, place, acknowledged, failed: None }
 }

@@ -12,7 +12,7 @@ async fn a_closed_bus_delivers_nothing_until_every_consumer_has_subscribed() {
         let event = event("a", 1);
         let mut publishing = Box::pin(world.bus.publish(&event));
         assert!(publishing.as_mut().now_or_never().is_none());
-        world.subscribe(|_, _| Plot::Apply).await;
+        world.subscribe(|_, _| Plot::Apply);
         world.bus.open();
         publishing.await.unwrap();
         assert_eq!(world.applied("a").await, [1]);
@@ -23,8 +23,8 @@ async fn a_closed_bus_delivers_nothing_until_every_consumer_has_subscribed() {
 #[tokio::test]
 async fn a_consumer_that_subscribes_again_takes_its_former_place() {
     on_both(|world| async move {
-        world.subscribe(|_, _| Plot::Park).await;
-        world.subscribe(|_, _| Plot::Apply).await;
+        world.subscribe(|_, _| Plot::Park);
+        world.subscribe(|_, _| Plot::Apply);
         world.bus.publish(&event("a", 1)).await.unwrap();
         assert_eq!((world.applied("a").await, world.count("dead_letters").await), (vec![1], 0));
     })
@@ -35,7 +35,7 @@ async fn a_consumer_that_subscribes_again_takes_its_former_place() {
 async fn what_no_consumer_asked_for_is_published_all_the_same() {
     on_both(|world| async move {
         let consumer = crate::Consumer { subjects: &["souk.test.b.*", "souk.other.>"], ..world.consumer() };
-        world.subscribe_at(consumer, crate::steps::Steps::default(), |_, _| Plot::Apply).await;
+        world.subscribe_at(consumer, crate::steps::Steps::default(), |_, _| Plot::Apply);
         world.bus.publish(&event("a", 1)).await.unwrap();
         world.bus.publish(&event("b", 1)).await.unwrap();
         assert_eq!((world.applied("a").await, world.applied("b").await), (vec![], vec![1]));

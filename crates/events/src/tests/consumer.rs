@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::{Plot, World, event, events, on_both};
+use super::{Plot, World, event, events, on_both, on_every_bus};
 use crate::steps::Steps;
 use crate::{BusError, ConsumerConfig, DeadLetter, ReplayError, dead_letters};
 
@@ -24,10 +24,10 @@ impl World {
 
 #[tokio::test]
 async fn an_event_is_applied_once_however_often_it_comes() {
-    on_both(|world| async move {
-        world.subscribe(|_, _| Plot::Apply).await;
+    on_every_bus(|world| async move {
+        world.subscribe(|_, _| Plot::Apply);
         let event = event("a", 1);
-        world.bus.publish(&event).await.unwrap();
+        world.deliver(&event).await;
         let again = futures::future::join_all((0..10).map(|_| world.bus.publish(&event))).await;
         assert!(again.into_iter().all(|published| published.is_ok()));
         assert_eq!(world.applied("a").await, [1]);
@@ -37,11 +37,12 @@ async fn an_event_is_applied_once_however_often_it_comes() {
 
 #[tokio::test]
 async fn copies_that_come_at_once_are_one() {
-    on_both(|world| async move {
-        world.subscribe(|_, _| Plot::Apply).await;
+    on_every_bus(|world| async move {
+        world.subscribe(|_, _| Plot::Apply);
         let event = event("a", 1);
         let copies = futures::future::join_all((0..10).map(|_| world.bus.publish(&event))).await;
         assert!(copies.into_iter().all(|published| published.is_ok()));
+        world.until(|| async { world.is_done(&event).await }).await;
         assert_eq!(world.applied("a").await, [1]);
     })
     .await;
@@ -49,12 +50,12 @@ async fn copies_that_come_at_once_are_one() {
 
 #[tokio::test]
 async fn a_failure_is_tried_again_and_leaves_no_effect() {
-    on_both(|world| async move {
-        world.subscribe(|_, nth| if nth < 3 { Plot::Retry } else { Plot::Apply }).await;
+    on_every_bus(|world| async move {
+        world.subscribe(|_, nth| if nth < 3 { Plot::Retry } else { Plot::Apply });
         world.append(&events(&["a"], 1..=2)).await;
         world.relay();
         world.until_with(SECOND, || async { world.unpublished().await == 0 }).await;
-        assert_eq!(world.applied("a").await, [1, 2]);
+        world.until_with(SECOND, || async { world.applied("a").await == [1, 2] }).await;
         assert_eq!(world.dead_letters().await, []);
     })
     .await;
@@ -63,7 +64,7 @@ async fn a_failure_is_tried_again_and_leaves_no_effect() {
 #[tokio::test]
 async fn a_poisoned_event_is_parked_after_its_tries_and_blocks_nobody_else() {
     on_both(|world| async move {
-        world.subscribe(|event, _| if event == &super::event("a", 2) { Plot::Retry } else { Plot::Apply }).await;
+        world.subscribe(|event, _| if event == &super::event("a", 2) { Plot::Retry } else { Plot::Apply });
         world.append(&events(&["a", "b"], 1..=3)).await;
         world.relay();
         // The clock stands, so the poisoned event waits for its second try: the other aggregate does not.
@@ -80,9 +81,9 @@ async fn a_poisoned_event_is_parked_after_its_tries_and_blocks_nobody_else() {
 
 #[tokio::test]
 async fn what_can_never_be_handled_is_parked_at_once() {
-    on_both(|world| async move {
-        world.subscribe(|_, _| Plot::Park).await;
-        world.bus.publish(&event("a", 1)).await.unwrap();
+    on_every_bus(|world| async move {
+        world.subscribe(|_, _| Plot::Park);
+        world.deliver(&event("a", 1)).await;
         assert_eq!(world.dead_letter(1).await.tries, 1);
         assert!(world.applied("a").await.is_empty());
     })
@@ -91,13 +92,13 @@ async fn what_can_never_be_handled_is_parked_at_once() {
 
 #[tokio::test]
 async fn a_panic_and_a_hang_are_failures() {
-    on_both(|world| async move {
+    on_every_bus(|world| async move {
         let config = ConsumerConfig { tries_max: 1, handle_timeout_ms: 20, ..ConsumerConfig::default() };
         let consumer = crate::Consumer { config, ..world.consumer() };
         let plot = |event: &crate::Event, _: u32| if event.version == 1 { Plot::Panic } else { Plot::Hang };
-        world.subscribe_at(consumer, Steps::default(), plot).await;
-        world.bus.publish(&event("a", 1)).await.unwrap();
-        world.bus.publish(&event("a", 2)).await.unwrap();
+        world.subscribe_at(consumer, Steps::default(), plot);
+        world.deliver(&event("a", 1)).await;
+        world.deliver(&event("a", 2)).await;
         assert_eq!(world.dead_letter(1).await.error, "event cannot be handled yet: handler panicked");
         assert_eq!(world.dead_letter(2).await.error, "event cannot be handled yet: handler timed out");
         assert!(world.applied("a").await.is_empty());
@@ -107,12 +108,12 @@ async fn a_panic_and_a_hang_are_failures() {
 
 #[tokio::test]
 async fn a_swallowed_error_does_not_pass_for_success() {
-    on_both(|world| async move {
-        world.subscribe(|_, nth| if nth == 1 { Plot::SwallowError } else { Plot::Apply }).await;
+    on_every_bus(|world| async move {
+        world.subscribe(|_, nth| if nth == 1 { Plot::SwallowError } else { Plot::Apply });
         world.append(&[event("a", 1)]).await;
         world.relay();
         world.until_with(SECOND, || async { world.unpublished().await == 0 }).await;
-        assert_eq!(world.applied("a").await, [1]);
+        world.until_with(SECOND, || async { world.applied("a").await == [1] }).await;
         assert!(world.shows(r#"consumer_retried_total{consumer="effects"} 1"#), "the first try was undone");
     })
     .await;
@@ -121,7 +122,7 @@ async fn a_swallowed_error_does_not_pass_for_success() {
 #[tokio::test]
 async fn an_event_is_not_parked_for_a_fault_of_the_database() {
     on_both(|world| async move {
-        world.subscribe(|event, _| if event.version == 1 { Plot::Unavailable } else { Plot::Conflict }).await;
+        world.subscribe(|event, _| if event.version == 1 { Plot::Unavailable } else { Plot::Conflict });
         for version in 1..=2 {
             let refused = world.bus.publish(&event("a", version)).await;
             assert!(matches!(refused, Err(BusError::Consumer { consumer: "effects", .. })));
@@ -133,14 +134,14 @@ async fn an_event_is_not_parked_for_a_fault_of_the_database() {
 
 #[tokio::test]
 async fn a_replay_applies_a_dead_letter_once() {
-    on_both(|world| async move {
+    on_every_bus(|world| async move {
         let mended = Arc::new(AtomicBool::new(false));
         let is_mended = mended.clone();
         let broken = move |_: &crate::Event, _: u32| {
             if is_mended.load(Ordering::SeqCst) { Plot::Apply } else { Plot::Park }
         };
-        let consumer = world.subscribe(broken).await;
-        world.bus.publish(&event("a", 1)).await.unwrap();
+        let consumer = world.subscribe(broken);
+        world.deliver(&event("a", 1)).await;
         let id = event("a", 1).id;
         assert!(matches!(consumer.replay(event("a", 9).id).await, Err(ReplayError::NotFound)));
         assert!(matches!(consumer.replay(id).await, Err(ReplayError::Failed(_))));
@@ -164,10 +165,10 @@ async fn a_replay_applies_a_dead_letter_once() {
 
 #[tokio::test]
 async fn dead_letters_are_listed_page_by_page_oldest_first() {
-    on_both(|world| async move {
-        world.subscribe(|_, _| Plot::Park).await;
+    on_every_bus(|world| async move {
+        world.subscribe(|_, _| Plot::Park);
         for version in 1..=5 {
-            world.bus.publish(&event("a", version)).await.unwrap();
+            world.deliver(&event("a", version)).await;
             world.kernel.clock.advance(SECOND / 2 * u32::from(version % 2 == 0)); // some at the same time
         }
         let mut tx = world.db.read().await.unwrap();
@@ -192,7 +193,7 @@ async fn the_inbox_is_forgotten_after_its_time_and_dead_letters_are_not() {
         let config = ConsumerConfig { inbox_keep_hours: 24, sweep_batch_max: 2, ..ConsumerConfig::default() };
         let consumer = crate::Consumer { config, ..world.consumer() };
         let plot = |event: &crate::Event, _: u32| if event.version == 1 { Plot::Park } else { Plot::Apply };
-        world.subscribe_at(consumer, Steps::default(), plot).await;
+        world.subscribe_at(consumer, Steps::default(), plot);
         for version in 1..=5 {
             world.bus.publish(&event("a", version)).await.unwrap();
         }

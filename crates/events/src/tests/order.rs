@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use souk_db::{Db, sql};
 use tokio::task::JoinSet;
 
-use super::{Plot, World, event, on_both, start};
+use super::{Plot, World, event, on_every_bus, start};
 use crate::{RelayConfig, outbox};
 
 /// One change: the next version of the aggregate, and an event whose time says the opposite of its version.
@@ -26,14 +26,14 @@ async fn events_of_an_aggregate_come_in_the_order_of_its_versions() {
     const AGGREGATES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
     const WRITERS: i64 = 4;
     const CHANGES: i64 = 8;
-    on_both(|world| async move {
+    on_every_bus(|world| async move {
         let mut tx = world.db.write().await.unwrap();
         sql("CREATE TABLE counters (aggregate TEXT PRIMARY KEY, version BIGINT)").execute(&mut tx).await.unwrap();
         for aggregate in AGGREGATES {
             sql("INSERT INTO counters VALUES ($1, 0)").bind(aggregate).execute(&mut tx).await.unwrap();
         }
         tx.commit().await.unwrap();
-        world.subscribe(|_, _| Plot::Apply).await;
+        world.subscribe(|_, _| Plot::Apply);
         // Bounds that cut every read short.
         let config = RelayConfig { batch_max: 5, aggregates_max: 3, chain_max: 2, ..RelayConfig::default() };
         let (relay, _running) = world.relay_at(config, crate::steps::Steps::default());
@@ -53,6 +53,8 @@ async fn events_of_an_aggregate_come_in_the_order_of_its_versions() {
         writers.join_all().await;
         let world = Arc::new(world);
         world.until(|| async { world.unpublished().await == 0 }).await;
+        let all = WRITERS * CHANGES * i64::try_from(AGGREGATES.len()).unwrap();
+        world.until(|| async { world.count("inbox").await == all }).await;
         for aggregate in AGGREGATES {
             assert_eq!(world.applied(aggregate).await, (1..=WRITERS * CHANGES).collect::<Vec<i64>>());
         }
@@ -65,7 +67,7 @@ async fn a_transaction_that_commits_late_is_not_passed_over() {
     let database = souk_testkit::postgres().await;
     database.migrate(&[&souk_db::MIGRATIONS, &crate::MIGRATIONS]).await.unwrap();
     let world = World::new(database.clone()).await;
-    world.subscribe(|_, _| Plot::Apply).await;
+    world.subscribe(|_, _| Plot::Apply);
     let relay = world.relay();
     let mut late = world.db.write().await.unwrap();
     outbox::append(&mut late, &[event("late", 1)]).await.unwrap();

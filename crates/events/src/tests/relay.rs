@@ -17,7 +17,7 @@ const HOUR: Duration = Duration::from_hours(1);
 #[tokio::test]
 async fn a_wake_is_prompt_and_needs_no_clock() {
     on_both(|world| async move {
-        world.subscribe(|_, _| Plot::Apply).await;
+        world.subscribe(|_, _| Plot::Apply);
         let relay = world.relay();
         for version in 1..=3 {
             world.append(&[event("a", version)]).await;
@@ -33,7 +33,7 @@ async fn a_wake_is_prompt_and_needs_no_clock() {
 #[tokio::test]
 async fn what_another_replica_wrote_is_found_by_the_poll() {
     on_both(|world| async move {
-        world.subscribe(|_, _| Plot::Apply).await;
+        world.subscribe(|_, _| Plot::Apply);
         let plan = Plan::watching();
         world.relay_at(RelayConfig::default(), plan.steps());
         plan.reached(RELAY_READ, 1).await;
@@ -46,10 +46,14 @@ async fn what_another_replica_wrote_is_found_by_the_poll() {
 #[tokio::test]
 async fn of_two_relays_one_publishes_and_the_other_takes_over() {
     on_both(|world| async move {
-        world.subscribe(|_, _| Plot::Apply).await;
+        world.subscribe(|_, _| Plot::Apply);
         let (first, running) = world.relay_at(RelayConfig::default(), Steps::default());
-        let standby =
-            World { db: world.db.clone(), kernel: Kernel::new(world.kernel.clock.clone()), bus: world.bus.clone() };
+        let standby = World {
+            db: world.db.clone(),
+            kernel: Kernel::new(world.kernel.clock.clone()),
+            bus: world.bus.clone(),
+            nats: None,
+        };
         world.append(&events(&["a"], 1..=3)).await;
         first.wake();
         world.until(|| async { world.unpublished().await == 0 }).await;
@@ -78,7 +82,7 @@ async fn of_two_relays_one_publishes_and_the_other_takes_over() {
 #[tokio::test]
 async fn a_relay_that_loses_its_lease_stops() {
     on_both(|world| async move {
-        world.subscribe(|_, _| Plot::Apply).await;
+        world.subscribe(|_, _| Plot::Apply);
         let relay = world.relay();
         let shown = || async { world.kernel.metrics.encode().contains(r#"outbox_unpublished{service="test"}"#) };
         world.until(shown).await;
@@ -107,7 +111,7 @@ async fn an_aggregate_that_cannot_be_published_holds_back_only_itself() {
         let sick = |event: &crate::Event, nth: u32| {
             if event.aggregate == "sick" && event.version == 2 && nth < 4 { Plot::Unavailable } else { Plot::Apply }
         };
-        world.subscribe(sick).await;
+        world.subscribe(sick);
         let relay = world.relay();
         world.append(&events(&["sick", "well"], 1..=3)).await;
         relay.wake();
@@ -128,7 +132,7 @@ async fn an_aggregate_that_cannot_be_published_holds_back_only_itself() {
 #[tokio::test]
 async fn when_every_place_is_taken_the_relay_waits_and_goes_on() {
     on_both(|world| async move {
-        world.subscribe(|_, nth| if nth < 3 { Plot::Unavailable } else { Plot::Apply }).await;
+        world.subscribe(|_, nth| if nth < 3 { Plot::Unavailable } else { Plot::Apply });
         let config = RelayConfig { aggregates_max: 2, ..RelayConfig::default() };
         world.append(&events(&["a", "b", "c", "d", "e"], 1..=2)).await;
         world.relay_at(config, Steps::default());
@@ -143,7 +147,7 @@ async fn when_every_place_is_taken_the_relay_waits_and_goes_on() {
 #[tokio::test]
 async fn a_long_backlog_of_one_aggregate_does_not_hide_the_others() {
     on_both(|world| async move {
-        world.subscribe(|event, _| if event.aggregate == "long" { Plot::Retry } else { Plot::Apply }).await;
+        world.subscribe(|event, _| if event.aggregate == "long" { Plot::Retry } else { Plot::Apply });
         let config = RelayConfig { aggregates_max: 4, chain_max: 3, batch_max: 8, ..RelayConfig::default() };
         world.append(&events(&["long"], 1..=40)).await;
         world.append(&events(&["short", "small"], 50..=53)).await;
@@ -159,7 +163,7 @@ async fn published_events_stay_for_their_time_and_unpublished_ones_for_ever() {
     on_both(|world| async move {
         let sick =
             |event: &crate::Event, _: u32| if event.aggregate == "sick" { Plot::Unavailable } else { Plot::Apply };
-        world.subscribe(sick).await;
+        world.subscribe(sick);
         let config = RelayConfig { keep_hours: 24, sweep_batch_max: 3, ..RelayConfig::default() };
         let (relay, _running) = world.relay_at(config, Steps::default());
         world.append(&events(&["well"], 1..=10)).await;
@@ -182,28 +186,46 @@ async fn published_events_stay_for_their_time_and_unpublished_ones_for_ever() {
 #[tokio::test]
 async fn a_lost_bus_is_refilled_and_whoever_knows_the_events_applies_them_once() {
     on_both(|world| async move {
-        world.subscribe(|_, _| Plot::Apply).await;
+        world.subscribe(|_, _| Plot::Apply);
         let relay = world.relay();
-        let begun = world.kernel.clock.now();
         world.append(&events(&["a", "b"], 1..=4)).await;
         relay.wake();
         world.until(|| async { world.unpublished().await == 0 }).await;
-        world.kernel.clock.advance(HOUR);
         let mut heard = world.bus.listen(&["souk.test.a.>"]).await.unwrap();
-        let mut portions = Vec::new();
-        while portions.last() != Some(&0) {
-            let mut tx = world.db.write().await.unwrap();
-            portions.push(outbox::republish(&mut tx, begun, begun + HOUR, 3).await.unwrap());
-            tx.commit().await.unwrap();
-            relay.wake();
-        }
-        assert_eq!(portions, [3, 3, 2, 0]);
-        world.until(|| async { world.unpublished().await == 0 }).await;
+        let mut tx = world.db.write().await.unwrap();
+        outbox::republish(&mut tx, None).await.unwrap();
+        tx.commit().await.unwrap();
+        world.until_with(SECOND, || async { world.shows(r#"outbox_published_total{service="test"} 16"#) }).await;
         for version in 1..=4 {
             assert_eq!(heard.next().await, Some(crate::Heard::Event(event("a", version).into())));
         }
         assert_eq!(world.applied("a").await, [1, 2, 3, 4]);
         assert!(world.shows(r#"consumer_repeated_total{consumer="effects"} 8"#), "{}", world.kernel.metrics.encode());
+        assert!(world.shows(r#"outbox_republished_total{service="test"} 8"#), "{}", world.kernel.metrics.encode());
+        assert_eq!(world.unpublished().await, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_published_before_the_time_that_is_named_is_not_published_again() {
+    on_both(|world| async move {
+        world.subscribe(|_, _| Plot::Apply);
+        let relay = world.relay();
+        for version in 1..=3 {
+            world.append(&[event("a", version)]).await;
+            relay.wake();
+            world.until(|| async { world.unpublished().await == 0 }).await;
+            world.kernel.clock.advance(HOUR);
+        }
+        let mut heard = world.bus.listen(&["souk.test.>"]).await.unwrap();
+        let mut tx = world.db.write().await.unwrap();
+        outbox::republish(&mut tx, Some(super::start() + HOUR)).await.unwrap();
+        tx.commit().await.unwrap();
+        world.until_with(SECOND, || async { world.shows(r#"outbox_republished_total{service="test"} 2"#) }).await;
+        for version in 2..=3 {
+            assert_eq!(heard.next().await, Some(crate::Heard::Event(event("a", version).into())));
+        }
     })
     .await;
 }
@@ -211,7 +233,7 @@ async fn a_lost_bus_is_refilled_and_whoever_knows_the_events_applies_them_once()
 #[tokio::test]
 async fn the_backlog_and_its_age_are_shown() {
     on_both(|world| async move {
-        world.subscribe(|_, _| Plot::Unavailable).await;
+        world.subscribe(|_, _| Plot::Unavailable);
         world.append(&events(&["a", "b"], 1..=3)).await;
         world.relay();
         world.until(|| async { world.shows(r#"outbox_unpublished{service="test"} 6"#) }).await;

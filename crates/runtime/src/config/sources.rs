@@ -18,7 +18,7 @@ use super::{CONFIG, Config, Error};
 /// What the environment names settings with.
 pub(super) const PREFIX: &str = "SOUK_";
 /// Variables that begin as settings do and are none.
-const NO_SETTINGS: [&str; 2] = ["SOUK_FAILPOINT", "SOUK_TEST_POSTGRES"];
+const NO_SETTINGS: [&str; 3] = ["SOUK_FAILPOINT", "SOUK_TEST_NATS", "SOUK_TEST_POSTGRES"];
 /// `SOUK_A__B_FILE` names the file that has the value of `a.b`.
 const FILE: &str = "_FILE";
 /// No value is longer; a file that is was not meant.

@@ -1,0 +1,97 @@
+//! The stream that keeps the events: found by its subjects, made where there is none, brought to its settings.
+//!
+//! Its name ends in a random part, and every event is published under the condition that the stream has the name that the publisher knows.
+//! So nothing is ever published on a stream that somebody has made anew, before the publisher has noticed that the old one is gone: it
+//! would overtake what must be published again (docs/decisions/0009).
+
+use std::error::Error as StdError;
+use std::time::Duration;
+
+use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamByNameErrorKind};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType, Stream};
+use async_nats::jetstream::{Context, ErrorCode};
+use souk_runtime::{Ids, story};
+use tracing::{info, warn};
+
+use crate::bus::Place;
+use crate::config::StreamConfig;
+
+/// The subjects of all events.
+const SUBJECTS: &str = "souk.>";
+/// Whoever makes it at the same time is found at the second look.
+const LOOKS_MAX: u32 = 3;
+
+type Failure = Box<dyn StdError + Send + Sync>;
+
+/// The stream, as it should be.
+pub(super) async fn ensure(jetstream: &Context, config: &StreamConfig, ids: &Ids) -> Result<Place, Failure> {
+    for _ in 0..LOOKS_MAX {
+        if let Some(stream) = find(jetstream).await? {
+            adapt(jetstream, config, stream.cached_info()).await;
+            return Ok(place(stream.cached_info()));
+        }
+        let wanted = wanted(config, Config { name: new_name(config, ids), ..Config::default() });
+        match jetstream.create_stream(wanted).await {
+            Ok(stream) => {
+                let place = place(stream.cached_info());
+                info!(stream = place.stream, "stream made: there was none");
+                return Ok(place);
+            }
+            Err(error) if is_overlap(&error.kind()) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err("other publishers make and remove the stream".into())
+}
+
+/// The stream with our subjects, whoever has made it.
+pub(super) async fn find(jetstream: &Context) -> Result<Option<Stream>, Failure> {
+    match jetstream.stream_by_subject(SUBJECTS).await {
+        Ok(name) => Ok(Some(jetstream.get_stream(name).await?)),
+        Err(error) if error.kind() == GetStreamByNameErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn place(info: &Info) -> Place {
+    let created_us = i64::try_from(info.created.unix_timestamp_nanos() / 1_000).unwrap_or(i64::MAX);
+    Place { stream: info.config.name.clone(), created_us }
+}
+
+fn new_name(config: &StreamConfig, ids: &Ids) -> String {
+    let end: [u8; 6] = ids.random_bytes();
+    format!("{}-{}", config.name, end.map(|byte| format!("{byte:02x}")).concat())
+}
+
+fn is_overlap(kind: &CreateStreamErrorKind) -> bool {
+    matches!(kind, CreateStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_SUBJECT_OVERLAP)
+}
+
+/// The settings, over what the stream has beyond them.
+fn wanted(config: &StreamConfig, has: Config) -> Config {
+    Config {
+        subjects: vec![SUBJECTS.to_owned()],
+        storage: StorageType::File,
+        // Kept for a while whoever has had them: a consumer may come late, and a listener's cache is no consumer.
+        retention: RetentionPolicy::Limits,
+        // Full, it refuses, and events wait in the outboxes. It never drops one that a consumer has not had.
+        discard: DiscardPolicy::New,
+        num_replicas: config.replicas,
+        duplicate_window: Duration::from_millis(config.duplicate_window_ms),
+        max_age: Duration::from_hours(config.keep_hours.into()),
+        max_bytes: i64::try_from(config.bytes_max).unwrap_or(i64::MAX),
+        ..has
+    }
+}
+
+/// Brings the stream to the settings. One that cannot be is used as it is: events matter more than how long they are kept.
+async fn adapt(jetstream: &Context, config: &StreamConfig, info: &Info) {
+    let wanted = wanted(config, info.config.clone());
+    if wanted == info.config {
+        return;
+    }
+    match jetstream.update_stream(&wanted).await {
+        Ok(_) => info!(stream = wanted.name, "stream brought to the settings"),
+        Err(error) => warn!(stream = wanted.name, error = story(&error), "stream keeps other settings"),
+    }
+}
