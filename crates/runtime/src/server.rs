@@ -30,7 +30,7 @@ use tower::{Service, ServiceBuilder};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 pub(crate) use self::config::DRAIN_TIMEOUT_MS_MAX;
-pub use self::config::{ClientCertificate, ServerConfig, ServerTls};
+pub use self::config::{ClientCertificate, ProxyProtocol, ServerConfig, ServerTls};
 use self::connection::Shared;
 pub use self::healthcheck::healthcheck;
 use self::metrics::Metrics;

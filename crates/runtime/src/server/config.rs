@@ -17,9 +17,9 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// Whether it may listen beyond the loopback without TLS.
     pub plaintext: bool,
-    /// Whether each connection begins with a PROXY header (version 1 or 2), in which the load balancer in front says whose it is. Nobody but
-    /// the balancer may be able to connect then: whoever can, can say what they like.
-    pub proxy_protocol: bool,
+    /// Whether connections begin with a PROXY header (version 1 or 2), in which the load balancer in front says whose each is: none |
+    /// optional | required. Nobody whom you do not trust may be able to connect past the balancer then: whoever can, can say what they like.
+    pub proxy_protocol: ProxyProtocol,
     /// Connections at a time; more are closed at once.
     pub connections_max: usize,
     /// Connections at a time of one peer: an IPv4 address, or 64 bits of an IPv6 address; more are closed at once.
@@ -72,7 +72,7 @@ impl Default for ServerConfig {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             plaintext: false,
-            proxy_protocol: false,
+            proxy_protocol: ProxyProtocol::None,
             connections_max: 8_192,
             connections_per_peer_max: 1_024,
             handshake_timeout_ms: 10_000,
@@ -125,6 +125,18 @@ impl Default for ServerTls {
             reload_interval_ms: 10_000,
         }
     }
+}
+
+/// Whether a connection begins with a PROXY header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProxyProtocol {
+    /// It does not: one that begins so is not understood.
+    None,
+    /// It may: those of the balancer do, those of other services on the same network do not.
+    Optional,
+    /// Without one nobody is let in.
+    Required,
 }
 
 /// Whether a client shows a certificate.

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 
 use super::budget::PREFACE;
-use super::config::ServerConfig;
+use super::config::{ProxyProtocol, ServerConfig};
 use super::metrics::Refused;
 use super::peer::Peer;
 use super::places::{Place, Places};
@@ -56,13 +56,16 @@ async fn told_by_proxy(
     address: SocketAddr,
 ) -> Result<(Replay<TcpStream>, SocketAddr), Refused> {
     let mut read = BytesMut::new();
-    if !config.proxy_protocol {
+    if config.proxy_protocol == ProxyProtocol::None {
         return Ok((Replay::new(read, socket), address));
     }
     let parse = ParseConfig { include_tlvs: false, ..ParseConfig::default() };
     loop {
         if socket.read_buf(&mut read).await.map_err(|_| Refused::Gone)? == 0 {
             return Err(Refused::Gone);
+        }
+        if config.proxy_protocol == ProxyProtocol::Optional && !may_become_proxy_header(&read) {
+            return Ok((Replay::new(read, socket), address));
         }
         match ProxyHeader::parse(&read, parse) {
             Ok((header, length)) => {
@@ -74,6 +77,12 @@ async fn told_by_proxy(
             Err(_) => return Err(Refused::ProxyHeader),
         }
     }
+}
+
+/// Neither TLS nor any version of HTTP begins like one.
+fn may_become_proxy_header(read: &[u8]) -> bool {
+    let begins: [&[u8]; 2] = [b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"];
+    begins.iter().any(|begin| read.iter().zip(*begin).all(|(read, expected)| read == expected))
 }
 
 /// Balancers add names and ids to the addresses; none has been seen to say more.

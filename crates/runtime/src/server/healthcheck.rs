@@ -19,7 +19,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::config::{ClientCertificate, ServerConfig, ServerTls};
+use super::config::{ClientCertificate, ProxyProtocol, ServerConfig, ServerTls};
 use crate::tls;
 
 /// Asks the server that listens as `config` says for its gRPC health; an error says why it does not serve. How long that may take is the
@@ -30,7 +30,7 @@ use crate::tls;
 pub async fn healthcheck(config: &ServerConfig) -> anyhow::Result<()> {
     let address = reached(config.listen);
     let connector = if config.tls.is_on() { Some(connector(&config.tls).await?) } else { None };
-    let behind_proxy = config.proxy_protocol;
+    let behind_proxy = config.proxy_protocol != ProxyProtocol::None;
     let dialled = tower::service_fn(move |_| dial(address, connector.clone(), behind_proxy));
     let channel = Endpoint::from_static("http://localhost").connect_with_connector(dialled).await?;
     let answer = HealthClient::new(channel).check(HealthCheckRequest::default()).await?;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::Request;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
-use souk_runtime::server::{ClientCertificate, Peer, ServerConfig, ServerTls, bind, healthcheck, serve};
+use souk_runtime::server::{ClientCertificate, Peer, ProxyProtocol, ServerConfig, ServerTls, bind, healthcheck, serve};
 use souk_runtime::{Clock, Kernel};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
@@ -281,7 +281,7 @@ async fn a_server_is_asked_for_its_health_in_the_form_in_which_it_listens() {
     let ours = Authority::new();
     let files = Files::new(&ours.sign(NAME), &ours);
     for asked in [ClientCertificate::None, ClientCertificate::Optional, ClientCertificate::Required] {
-        for proxy_protocol in [false, true] {
+        for proxy_protocol in [ProxyProtocol::None, ProxyProtocol::Optional, ProxyProtocol::Required] {
             let config = ServerConfig { proxy_protocol, ..files.config(asked) };
             let server = Server::start(config.clone()).await;
             let config = ServerConfig { listen: server.address, ..config };
