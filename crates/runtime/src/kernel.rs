@@ -1,10 +1,12 @@
 //! What every room of a process needs from it.
 
+use tokio_util::sync::CancellationToken;
+
 use crate::calls::Calls;
 use crate::clock::Clock;
 use crate::ids::Ids;
 use crate::metrics::Metrics;
-use crate::readiness::Readiness;
+use crate::readiness::{Check, Readiness};
 use crate::tasks::Tasks;
 
 /// Time, ids, background tasks, readiness and metrics of one process. Cheap to clone.
@@ -22,6 +24,8 @@ pub struct Kernel {
     pub metrics: Metrics,
     /// What is being served, if somebody wants to know.
     pub calls: Calls,
+    /// Cancelled when the process is about to end and says so, while it still serves; see [`leave`](Self::leave).
+    pub leaving: CancellationToken,
 }
 
 impl Kernel {
@@ -34,7 +38,15 @@ impl Kernel {
             readiness: Readiness::new(clock.clone()),
             metrics,
             calls: Calls::default(),
+            leaving: CancellationToken::new(),
             clock,
         }
+    }
+
+    /// Readiness and gRPC health say from now on that nobody should come here any more; everything goes on as before until the tasks are
+    /// stopped.
+    pub fn leave(&self) {
+        self.readiness.set("process", Check::NotReady("going away".to_owned()));
+        self.leaving.cancel();
     }
 }

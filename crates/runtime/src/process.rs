@@ -33,6 +33,9 @@ pub struct ProcessConfig {
     pub worker_threads: usize,
     /// From the signal to the end no more than so many milliseconds.
     pub shutdown_timeout_ms: u64,
+    /// Of these, the first so many all goes on as before, but for readiness and gRPC health, which say that the process is going: the time
+    /// that load balancers take to notice.
+    pub shutdown_delay_ms: u64,
 }
 
 impl Default for ProcessConfig {
@@ -42,6 +45,7 @@ impl Default for ProcessConfig {
             telemetry: TelemetryConfig::default(),
             worker_threads: 0,
             shutdown_timeout_ms: 15_000,
+            shutdown_delay_ms: 0,
         }
     }
 }
@@ -53,6 +57,9 @@ impl ProcessConfig {
         let timeout = [("shutdown_timeout_ms", self.shutdown_timeout_ms)];
         check_bounds(problems, at, 1..=server::DRAIN_TIMEOUT_MS_MAX, &timeout);
         self.admin.validate(&format!("{at}.admin"), problems);
+        if self.shutdown_delay_ms > 0 && self.shutdown_delay_ms >= self.shutdown_timeout_ms {
+            problems.push(format!("{at}.shutdown_delay_ms must be less than {at}.shutdown_timeout_ms"));
+        }
     }
 }
 
@@ -108,13 +115,22 @@ where
         _ = terminate.recv() => {}
     }
     info!("shutting down");
-    let within = Duration::from_millis(process.shutdown_timeout_ms);
     tokio::select! {
-        ended = kernel.tasks.stop(within) => anyhow::ensure!(ended, "some tasks did not end within {within:?}"),
+        ended = end(process, &kernel) => ended?,
         _ = interrupt.recv() => anyhow::bail!("interrupted while shutting down"),
         _ = terminate.recv() => anyhow::bail!("terminated while shutting down"),
     }
     info!("stopped");
+    Ok(())
+}
+
+/// Says that the process is going, gives others the time to hear it, and ends every task.
+async fn end(process: &ProcessConfig, kernel: &Kernel) -> anyhow::Result<()> {
+    kernel.leave();
+    let (delay, whole) = (process.shutdown_delay_ms, process.shutdown_timeout_ms);
+    tokio::time::sleep(Duration::from_millis(delay)).await;
+    let within = Duration::from_millis(whole.saturating_sub(delay));
+    anyhow::ensure!(kernel.tasks.stop(within).await, "some tasks did not end within {whole} ms");
     Ok(())
 }
 
@@ -153,5 +169,31 @@ mod tests {
                 ["process.worker_threads must be 0 to 1024", "process.shutdown_timeout_ms must be 1 to 3600000"]
             );
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_goes_says_so_first_and_ends_within_the_time() {
+        let kernel = Kernel::new(Clock::system());
+        kernel.readiness.set("start", Check::Ready);
+        let process = ProcessConfig { shutdown_delay_ms: 2_000, shutdown_timeout_ms: 5_000, ..Default::default() };
+        kernel.tasks.spawn("deaf", std::future::pending());
+        let began = tokio::time::Instant::now();
+        let (of_end, config) = (kernel.clone(), process.clone());
+        let ending = tokio::spawn(async move { end(&config, &of_end).await });
+        tokio::time::sleep(Duration::from_millis(1_999)).await;
+        assert!(!kernel.readiness.is_ready() && kernel.leaving.is_cancelled());
+        assert!(!kernel.tasks.shutdown().is_cancelled());
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        assert!(kernel.tasks.shutdown().is_cancelled());
+        ending.await.unwrap().unwrap_err();
+        assert_eq!(began.elapsed(), Duration::from_secs(5));
+    }
+
+    #[test]
+    fn the_delay_is_part_of_the_time() {
+        let mut problems = Vec::new();
+        let process = ProcessConfig { shutdown_delay_ms: 5_000, shutdown_timeout_ms: 5_000, ..Default::default() };
+        process.validate("process", &mut problems);
+        assert_eq!(problems, ["process.shutdown_delay_ms must be less than process.shutdown_timeout_ms"]);
     }
 }

@@ -53,7 +53,7 @@ where
     Answer: Future<Output = bool>,
 {
     let shutdown = kernel.tasks.shutdown();
-    while !shutdown.is_cancelled() {
+    while !shutdown.is_cancelled() && !kernel.leaving.is_cancelled() {
         let (check, status) = if database().await {
             (Check::Ready, ServingStatus::Serving)
         } else {
@@ -64,6 +64,7 @@ where
         tokio::select! {
             () = kernel.clock.sleep(about.health_interval) => {}
             () = shutdown.cancelled() => {}
+            () = kernel.leaving.cancelled() => {}
         }
     }
     tell(&reporter, about, ServingStatus::NotServing).await;

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use souk_runtime::server::{ServerConfig, bind, serve};
+use souk_runtime::server::{About, ServerConfig, bind, serve, with_health_and_reflection};
 use souk_runtime::{Clock, Kernel};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -12,6 +12,7 @@ use tonic::Status;
 use tonic::service::Routes;
 use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::harness::{Server, eventually, rude};
@@ -80,4 +81,25 @@ async fn at_the_end_connections_without_a_call_hold_nothing_up() {
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     assert_eq!(server.ended("shutdown"), 3);
     assert_eq!(server.count("grpc_server_connections{server=\"test\"}"), 0);
+}
+
+#[tokio::test]
+async fn who_is_leaving_serves_and_says_that_it_goes() {
+    let kernel = Kernel::new(Clock::system());
+    let hour = Duration::from_hours(1);
+    let about = About { name: "shop", services: &["shop"], descriptors: &[], health_interval: hour };
+    let routes = with_health_and_reflection(&kernel, about, Routes::default(), async || true).await.unwrap();
+    let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let server = Server { address: listener.local_addr().unwrap(), kernel };
+    serve(&server.kernel, "test", listener, &ServerConfig::default(), routes).unwrap();
+    let mut client = server.client();
+    let mut told = async || client.check(HealthCheckRequest::default()).await.unwrap().into_inner().status();
+    eventually("it is well", async || told().await == ServingStatus::Serving && server.kernel.readiness.is_ready())
+        .await;
+    server.kernel.leave();
+    assert!(!server.kernel.readiness.is_ready());
+    eventually("it says so", async || told().await == ServingStatus::NotServing).await;
+    // Whoever has not heard it yet is served.
+    server.client().check(HealthCheckRequest::default()).await.unwrap();
+    assert!(server.kernel.tasks.stop(Duration::from_secs(10)).await);
 }
