@@ -34,6 +34,9 @@ pub trait Handler: Send + Sync + 'static {
     /// Applies an event in `tx`, which holds the inbox row already and is committed after it: all effects go through `tx`. No calls over
     /// the network; what is to be done outside is written down here and done by a worker.
     fn handle(&self, tx: &mut Tx, event: &Event) -> impl Future<Output = Result<(), HandlerError>> + Send;
+
+    /// The effects are committed. Not called if the process ends before: only to wake who would find them anyway, a little later.
+    fn applied(&self, _event: &Event) {}
 }
 
 /// Why an event could not be applied.
@@ -276,6 +279,7 @@ impl Subscription {
         self.handle(&mut tx, event).await?;
         self.steps.reach(steps::CONSUMER_HANDLED).await;
         tx.commit().await?;
+        self.handler.after(event);
         self.steps.reach(steps::CONSUMER_COMMITTED).await;
         Ok(true)
     }
@@ -316,6 +320,7 @@ impl Subscription {
         match self.handle(&mut tx, &letter.event).await {
             Ok(()) => {
                 tx.commit().await?;
+                self.handler.after(&letter.event);
                 self.meters.replayed.inc();
                 Ok(())
             }
@@ -374,11 +379,16 @@ async fn sweep(name: &str, db: &Db, kernel: &Kernel, config: &ConsumerConfig) ->
 /// A handler whose type is forgotten.
 trait AnyHandler: Send + Sync {
     fn call<'a>(&'a self, tx: &'a mut Tx, event: &'a Event) -> BoxFuture<'a, Result<(), HandlerError>>;
+    fn after(&self, event: &Event);
 }
 
 impl<H: Handler> AnyHandler for H {
     fn call<'a>(&'a self, tx: &'a mut Tx, event: &'a Event) -> BoxFuture<'a, Result<(), HandlerError>> {
         Box::pin(self.handle(tx, event))
+    }
+
+    fn after(&self, event: &Event) {
+        self.applied(event);
     }
 }
 

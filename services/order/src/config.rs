@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use souk_db::{DbConfig, GroupConfig};
-use souk_events::{BusConfig, RelayConfig};
+use souk_events::{BusConfig, ConsumerConfig, RelayConfig};
 use souk_interceptors::client::ClientConfig;
 use souk_interceptors::server::StackConfig;
 pub use souk_runtime::config::MS_MAX;
@@ -25,6 +25,8 @@ pub struct Config {
     pub group: GroupConfig,
     /// How events leave.
     pub relay: RelayConfig,
+    /// How events of others are taken.
+    pub consumer: ConsumerConfig,
     /// The user service, which knows the keys of access tokens and gives us ours.
     pub user: ClientConfig,
     /// The inventory service.
@@ -156,6 +158,7 @@ impl Default for Config {
             database: DbConfig::at("sqlite://souk-data/order.sqlite"),
             group: GroupConfig::default(),
             relay: RelayConfig::default(),
+            consumer: ConsumerConfig::default(),
             user: ClientConfig::to("127.0.0.1:50051"),
             inventory: ClientConfig::to("127.0.0.1:50053"),
             token: TokenConfig::default(),
@@ -215,6 +218,7 @@ impl Config {
         self.database.validate("order.database", problems);
         self.group.validate("order.group", problems);
         self.relay.validate("order.relay", problems);
+        self.consumer.validate("order.consumer", problems);
         self.user.validate("order.user", problems);
         self.inventory.validate("order.inventory", problems);
     }
@@ -299,13 +303,14 @@ mod tests {
 
     #[test]
     fn what_is_out_of_bounds_is_named() {
-        let bad: [(&str, Change); 27] = [
+        let bad: [(&str, Change); 28] = [
             ("server.header_bytes_max", |config| config.server.header_bytes_max = 0),
             ("server.drain_timeout_ms", |config| config.server.drain_timeout_ms = 3_600_001),
             ("stack.calls_max", |config| config.stack.calls_max = 0),
             ("database.connections_max", |config| config.database.connections_max = 0),
             ("group.queue_max", |config| config.group.queue_max = 0),
             ("relay.batch_max", |config| config.relay.batch_max = 0),
+            ("consumer.tries_max", |config| config.consumer.tries_max = 0),
             ("user.backoff_ms", |config| config.user.backoff_ms = 60_001),
             ("inventory.tries_max", |config| config.inventory.tries_max = 0),
             ("saga.concurrency_max", |config| config.saga.concurrency_max = 10_001),

@@ -3,6 +3,7 @@
 //! All the wiring and nothing else.
 
 pub mod config;
+mod consumers;
 pub mod domain;
 pub mod error;
 pub mod events;
@@ -111,13 +112,16 @@ pub async fn open(kernel: &Kernel, config: &Config, deps: &Deps, token: ServiceT
     let step_deadline = millis(config.saga.deadline_ms);
     let place = PlaceBatch { clock: clock.clone(), step_deadline };
     let finish = FinishBatch { clock: clock.clone(), ids: ids.clone(), step_deadline };
+    let worker = Arc::default();
+    let consumers = consumers::start(kernel, config, &db, &worker, &deps.bus)?;
     let app = App {
         placing: GroupCommit::start(db.clone(), place, &config.group),
         finishing: GroupCommit::start(db.clone(), finish, &config.group),
         in_flight: InFlight::default(),
         inventory: inventory(kernel, config, token)?,
         relay: Relay::start(kernel.clone(), "order", db.clone(), deps.bus.clone(), config.relay.clone()),
-        worker: Arc::default(),
+        consumers,
+        worker,
         watchers: Watchers::default(),
         saga: config.saga.clone(),
         limits: config.limits.clone(),

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use souk_db::idempotency::Key;
 use souk_db::{Db, GroupCommit, InFlight, Turn};
-use souk_events::RelayHandle;
+use souk_events::{RelayHandle, Subscription};
 use souk_interceptors::{Caller, context};
 use souk_runtime::{Clock, Ids};
 use tokio::sync::Notify;
@@ -53,6 +53,8 @@ pub struct App {
     pub inventory: Inventory,
     /// Publishes what was committed.
     pub relay: RelayHandle,
+    /// Take the events of others.
+    pub consumers: Vec<Arc<Subscription>>,
     /// Does what orders owe.
     pub worker: Arc<Notify>,
     /// Who waits for changes of orders.

@@ -13,8 +13,8 @@ use souk_db::{Error, MigrationSet};
 
 pub use orders::{NewOrder, Placed, insert_orders, orders_by_key, orders_for_update, update_orders};
 pub use saga::{
-    Backlog, Finished, Postponed, backlog, claim_steps, drop_step, finish_steps, insert_steps, lock_current,
-    postpone_steps, reservations_of,
+    Backlog, Finished, Postponed, backlog, claim_steps, drop_step, finish_steps, hasten_steps, insert_steps,
+    lock_current, postpone_steps, reservations_of,
 };
 pub use versions::{
     Head, Listed, Version, current_versions, head, insert_versions, latest, list_orders, versions_after,

@@ -286,6 +286,36 @@ async fn a_step_that_is_put_off_is_due_again_then() {
 }
 
 #[tokio::test]
+async fn a_step_that_was_put_off_can_be_due_now_and_one_that_is_being_tried_cannot() {
+    on_both(MIGRATIONS, async |db| {
+        place(&db, &[new_order(1, user(1)), new_order(2, user(1))]).await;
+        let hastened = async |now| {
+            let mut tx = db.write().await.unwrap();
+            let hastened = store::hasten_steps(&mut tx, Uuid::from_u128(1_001), now).await.unwrap();
+            tx.commit().await.unwrap();
+            hastened
+        };
+        let taken = claim(&db, at(0), 10).await;
+        assert_eq!((taken.len(), hastened(at(1)).await), (2, 0));
+        let mut tx = db.write().await.unwrap();
+        let postponed =
+            |step: &Step| Postponed { order_id: step.order_id, kind: step.kind, due_at: at(90), error: "down".into() };
+        let postponed: Vec<Postponed> = taken.iter().map(postponed).collect();
+        store::postpone_steps(&mut tx, &postponed, at(2)).await.unwrap();
+        tx.commit().await.unwrap();
+        assert!(claim(&db, at(3), 10).await.is_empty());
+        assert_eq!((hastened(at(3)).await, hastened(at(3)).await), (1, 0));
+        let claimed = claim(&db, at(3), 10).await;
+        assert_eq!(
+            claimed.iter().map(|step| step.order_id).collect::<Vec<_>>(),
+            [id(1)],
+            "the other's stock is another"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_step_that_is_dropped_is_never_done() {
     on_both(MIGRATIONS, async |db| {
         place(&db, &[new_order(1, user(1))]).await;

@@ -143,10 +143,10 @@ pub struct Postponed {
     pub error: String,
 }
 
-/// Puts steps off. The caller has them locked.
+/// Puts steps off: nobody has them until then. The caller has them locked.
 pub async fn postpone_steps(tx: &mut Tx, steps: &[Postponed], now: DateTime<Utc>) -> Result<(), Error> {
     let text = "WITH v (order_id, step, due_at, last_error, updated_at) AS (VALUES {rows})
-         UPDATE saga_steps SET due_at = v.due_at, last_error = v.last_error, updated_at = v.updated_at FROM v
+         UPDATE saga_steps SET due_at = v.due_at, holder = NULL, last_error = v.last_error, updated_at = v.updated_at FROM v
          WHERE saga_steps.order_id = v.order_id AND saga_steps.step = v.step";
     let statements = many(text, steps, |row, step| {
         row.bind(step.order_id.0).bind(step.kind.name()).bind(step.due_at).bind(&step.error).bind(now)
@@ -155,6 +155,17 @@ pub async fn postpone_steps(tx: &mut Tx, steps: &[Postponed], now: DateTime<Utc>
         statement.execute(tx).await?;
     }
     Ok(())
+}
+
+/// Makes the steps due now that were put off and are about that stock. Those that somebody has taken up are being tried as it is.
+pub async fn hasten_steps(tx: &mut Tx, reservation_id: Uuid, now: DateTime<Utc>) -> Result<u64, Error> {
+    sql("UPDATE saga_steps SET due_at = $1, updated_at = $1
+         WHERE state = 'DUE' AND holder IS NULL AND due_at > $1
+             AND order_id IN (SELECT order_id FROM orders WHERE reservation_id = $2)")
+    .bind(now)
+    .bind(reservation_id)
+    .execute(tx)
+    .await
 }
 
 /// Drops a step that is not over; whoever has taken it up finds that out when they come back. Whether there was one.

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use souk_events::Event;
 use souk_order::domain::{OrderId, StepKind};
 use souk_order::store;
 use souk_proto_common::v1::Reason;
+use souk_proto_inventory::v1::{Reservation, ReservationExpired};
 use souk_proto_order::v1::{ListOrdersRequest, OrderState};
 use souk_testkit::suite::{Person, new_id};
 use tokio::time::Instant;
@@ -215,4 +217,45 @@ async fn a_database_that_is_gone_is_told_at_once() {
     let told = shop.orders(&alice).list_orders(ListOrdersRequest::default()).await.unwrap_err();
     assert_eq!(why(&told), (Code::Unavailable, Some(Reason::DbUnavailable)));
     assert_eq!(shop.promised("TEA").await, (0, 0));
+}
+
+#[tokio::test]
+async fn an_order_learns_at_once_of_a_hold_that_ended_by_itself() {
+    let mut shop = Shop::closed().await;
+    let database = shop.sqlite();
+    let day = Duration::from_hours(24);
+    shop.start(database, |config| {
+        config.saga.backoff_ms = u64::try_from(day.as_millis()).unwrap();
+        config.saga.backoff_max_ms = config.saga.backoff_ms;
+    })
+    .await;
+    shop.suite.product("TEA", 100, 10).await;
+    let alice = shop.suite.customer("alice").await;
+    shop.proxy.break_next("Commit", [Fault::Refuse]);
+    let placed = shop.place(&alice, items(&[("TEA", 2)])).await.unwrap();
+    eventually("the step is put off", async || shop.metric(POSTPONED) == Some(1.0)).await;
+    shop.clock.advance(HOLD_TTL);
+    let news = expired(&shop, &placed.order_id).await;
+    shop.replicas[0].bus.publish(&news).await.unwrap();
+    assert_eq!(state(&shop.settled(&alice, &placed).await), OrderState::Expired);
+    shop.at_rest().await;
+    // Told again, or of somebody else's, it changes nothing.
+    let other = Event { id: new_id().parse().unwrap(), ..news.clone() };
+    for repeated in [news, other] {
+        shop.replicas[0].bus.publish(&repeated).await.unwrap();
+    }
+    assert_eq!(shop.steps_due().await, 0);
+}
+
+const POSTPONED: &str = r#"order_saga_tries_total{step="COMMIT_STOCK",outcome="postponed"}"#;
+
+/// The inventory's news that the hold of an order has run out.
+async fn expired(shop: &Shop, order_id: &str) -> Event {
+    let mut tx = shop.replicas[0].running.app.db.read().await.unwrap();
+    let order_id = OrderId(order_id.parse().unwrap());
+    let (_, reservation_id) = store::reservations_of(&mut tx, &[order_id]).await.unwrap().pop().unwrap();
+    let reservation = Some(Reservation { reservation_id: reservation_id.to_string(), ..Reservation::default() });
+    let about = (format!("reservation/{reservation_id}"), 2);
+    let (subject, id) = ("souk.inventory.reservation.expired", new_id().parse().unwrap());
+    Event::new(id, "souk.inventory", subject, about, shop.clock.now(), &ReservationExpired { reservation })
 }

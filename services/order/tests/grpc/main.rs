@@ -54,6 +54,7 @@ struct Replica {
     kernel: Kernel,
     running: Running,
     channel: Channel,
+    bus: souk_events::Bus,
 }
 
 type Bearer = Box<dyn FnMut(Request<()>) -> Result<Request<()>, Status> + Send + Sync>;
@@ -102,9 +103,9 @@ impl Shop {
         amend(&mut config);
         let kernel = Kernel::new(self.clock.clone());
         let bus = souk_events::Bus::memory();
-        let running = Box::pin(souk_order::start(kernel.clone(), config, Deps { bus })).await.unwrap();
+        let running = Box::pin(souk_order::start(kernel.clone(), config, Deps { bus: bus.clone() })).await.unwrap();
         let channel = Endpoint::from_shared(format!("http://{}", running.address)).unwrap().connect_lazy();
-        self.replicas.push(Replica { kernel, running, channel });
+        self.replicas.push(Replica { kernel, running, channel, bus });
     }
 
     fn orders(&self, person: &Person) -> Orders {
