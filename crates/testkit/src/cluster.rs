@@ -22,6 +22,7 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::oneshot;
 
+use crate::nats::{Nats, nats};
 use crate::shop::{Shop, plain_channel};
 use crate::suite::assert_invariants;
 use crate::{PATIENCE, postgres, within};
@@ -57,6 +58,8 @@ pub struct Cluster {
     pub inventory: Service,
     /// Where their databases are, if it is theirs alone.
     pub postgres: Option<postgres::Server>,
+    /// Their bus.
+    pub nats: Nats,
     shop: Shop,
     _folder: TempDir,
 }
@@ -89,6 +92,9 @@ impl Cluster {
     pub async fn start_with(config: ClusterConfig) -> Self {
         let folder = TempDir::with_prefix("souk-cluster-").expect("a temporary folder");
         let postgres = if config.own_postgres { Some(postgres::Server::start().await) } else { None };
+        let nats = nats().await;
+        let mut config = config;
+        config.settings.push(("bus.url", nats.url()));
         let nth = CLUSTERS.fetch_add(1, Ordering::Relaxed);
         let service = async |index: u8, name, port| {
             let database = match &postgres {
@@ -136,7 +142,7 @@ impl Cluster {
         let channels = [&user, &order, &inventory].map(|service| plain_channel(&service.addresses()));
         let mut shop = Shop::new(channels);
         shop.log_in_admin(&email, &password).await;
-        Self { user, order, inventory, postgres, shop, _folder: folder }
+        Self { user, order, inventory, postgres, nats, shop, _folder: folder }
     }
 
     /// I1 to I11, against the inventory's tables.

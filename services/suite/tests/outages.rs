@@ -5,9 +5,12 @@
 
 use std::time::Duration;
 
-use souk_testkit::PATIENCE;
+use souk_db::{Tx, sql};
+use souk_events::{Bus, BusConfig, Consumer, ConsumerConfig, Event, Handler, HandlerError};
+use souk_runtime::{Clock, Kernel};
 use souk_testkit::cluster::{Cluster, ClusterConfig};
-use souk_testkit::load::{Load, by_campaign};
+use souk_testkit::load::{Load, by_campaign, number};
+use souk_testkit::{PATIENCE, TestDatabase, eventually, sqlite};
 
 const BUYERS: usize = 16;
 
@@ -95,4 +98,85 @@ async fn killed_replicas_lose_and_double_nothing() {
     let bought = load.stop().await;
     bought.assert_kept(&cluster).await;
     cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_nats_is_noticed_by_nobody_and_has_every_event_in_the_end() {
+    let cluster = Cluster::start().await;
+    let audience = Audience::of(&cluster).await;
+    let load = Load::start(&cluster, BUYERS).await;
+    load.goes_on(PATIENCE, 50).await;
+    cluster.nats.stop();
+    let before = load.acknowledged();
+    tokio::time::sleep(outage()).await;
+    assert!(load.acknowledged() > before, "orders do not wait for the bus");
+    let order = cluster.order.database().await;
+    assert!(number(&order, "SELECT COUNT(*) FROM outbox WHERE published_at IS NULL").await > 0, "the outbox grows");
+    cluster.nats.start().await;
+    load.goes_on(PATIENCE, 50).await;
+    let bought = load.stop().await;
+    assert!(bought.refusals.is_empty(), "{:?}", bought.refusals[0]);
+    bought.assert_kept(&cluster).await;
+    audience.has_heard_everything(&cluster).await;
+    cluster.stop().await;
+}
+
+/// P5: the bus loses all that it had, the acknowledged too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wiped_nats_is_filled_again() {
+    let cluster = Cluster::start().await;
+    let load = Load::start(&cluster, BUYERS).await;
+    load.goes_on(PATIENCE, 50).await;
+    cluster.nats.wipe().await;
+    load.goes_on(PATIENCE, 50).await;
+    let bought = load.stop().await;
+    assert!(bought.refusals.is_empty(), "{:?}", bought.refusals[0]);
+    bought.assert_kept(&cluster).await;
+    // It comes after everything, and hears what was published before the loss from the outbox alone.
+    Audience::of(&cluster).await.has_heard_everything(&cluster).await;
+    cluster.stop().await;
+}
+
+/// A consumer of every event of orders, with a memory of its own.
+struct Audience {
+    kernel: Kernel,
+    memory: TestDatabase,
+}
+
+struct Remember;
+
+impl Handler for Remember {
+    async fn handle(&self, tx: &mut Tx, event: &Event) -> Result<(), HandlerError> {
+        sql("INSERT INTO heard (event_id) VALUES ($1)").bind(event.id).execute(tx).await?;
+        Ok(())
+    }
+}
+
+impl Audience {
+    async fn of(cluster: &Cluster) -> Self {
+        let kernel = Kernel::new(Clock::system());
+        let memory = sqlite().await;
+        memory.migrate(&[&souk_db::MIGRATIONS, &souk_events::MIGRATIONS]).await.unwrap();
+        let mut tx = memory.write().await.unwrap();
+        sql("CREATE TABLE heard (event_id BLOB NOT NULL PRIMARY KEY)").execute(&mut tx).await.unwrap();
+        tx.commit().await.unwrap();
+        let consumer = Consumer {
+            name: "test.audience",
+            subjects: &["souk.order.order.>"],
+            db: memory.clone(),
+            kernel: kernel.clone(),
+            config: ConsumerConfig::default(),
+        };
+        let bus = Bus::connect(&kernel, &BusConfig::at(cluster.nats.url())).await.unwrap();
+        bus.subscribe(consumer, Remember).unwrap();
+        Self { kernel, memory }
+    }
+
+    /// What is in the outbox, and each of it once.
+    async fn has_heard_everything(self, cluster: &Cluster) {
+        let told = number(&cluster.order.database().await, "SELECT COUNT(*) FROM outbox").await;
+        eventually("every event has come", async || number(&self.memory, "SELECT COUNT(*) FROM heard").await == told)
+            .await;
+        assert!(self.kernel.tasks.stop(PATIENCE).await);
+    }
 }

@@ -1,8 +1,6 @@
 //! P6: every replica of every service is restarted, one after the other, under callers who balance and try again. No call fails.
 //! `CAMPAIGN=1` restarts each service thirty times.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
