@@ -23,7 +23,7 @@ use async_nats::jetstream::{self, Context, ErrorCode};
 use async_nats::{Client, Event as Signal};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
-use souk_runtime::{Clock, Kernel, story};
+use souk_runtime::{Check, Clock, Kernel, Readiness, story};
 use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
@@ -33,6 +33,9 @@ use crate::config::BusConfig;
 use crate::consumer::Subscription;
 use crate::event::Event;
 use crate::listener::Listener;
+
+/// As readiness knows the bus: the process serves without it.
+const READINESS: &str = "bus";
 
 /// See the module. Cheap to clone.
 #[derive(Clone)]
@@ -58,6 +61,7 @@ struct Signals {
     check: Arc<Notify>,
     /// Grows with every connection, and with every end of one.
     turn: Arc<AtomicU64>,
+    readiness: Readiness,
     connected: Gauge,
     connections: Counter,
 }
@@ -71,7 +75,9 @@ impl fmt::Debug for NatsBus {
 impl Signals {
     fn new(kernel: &Kernel) -> Self {
         let metrics = &kernel.metrics;
+        kernel.readiness.set_optional(READINESS, Check::NotReady("it was not reached yet".to_owned()));
         Self {
+            readiness: kernel.readiness.clone(),
             link: watch::Sender::new(Link::Down),
             gaps: watch::Sender::new(0),
             check: Arc::default(),
@@ -91,7 +97,7 @@ impl Signals {
             }
             Signal::Disconnected | Signal::Closed => {
                 self.turn.fetch_add(1, Ordering::SeqCst);
-                self.down();
+                self.down("NATS does not answer");
                 warn!("connection to NATS lost");
             }
             // A listener's messages were dropped; which listener's makes no difference.
@@ -100,8 +106,9 @@ impl Signals {
         }
     }
 
-    fn down(&self) {
+    fn down(&self, why: &str) {
         self.connected.set(0);
+        self.readiness.set_optional(READINESS, Check::NotReady(why.to_owned()));
         self.link.send_replace(Link::Down);
     }
 
@@ -111,6 +118,7 @@ impl Signals {
             let current = self.turn.load(Ordering::SeqCst) == turn;
             if current {
                 self.connected.set(1);
+                self.readiness.set_optional(READINESS, Check::Ready);
                 *link = Link::Up(place);
             }
             current
@@ -160,6 +168,7 @@ impl NatsBus {
                 }
                 Err(error) => {
                     warn!(error = story(&*error), "NATS has no stream for us");
+                    signals.down("NATS has no stream for us");
                     clock.sleep(Duration::from_millis(config.reconnect_pause_max_ms)).await;
                     signals.check.notify_one();
                 }
@@ -169,7 +178,7 @@ impl NatsBus {
 
     /// Something is wrong with the stream: nothing is published until it was looked at.
     fn doubt(&self) {
-        self.0.signals.down();
+        self.0.signals.down("the stream is another than before");
         self.0.signals.check.notify_one();
     }
 

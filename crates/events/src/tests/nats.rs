@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream;
+use souk_runtime::State;
 use tokio::task::JoinHandle;
 
 use super::{Plot, World, event, events, on_nats, start};
@@ -72,11 +73,13 @@ async fn a_bus_that_goes_away_and_comes_back_loses_nothing_and_keeps_the_order()
             nats.stop();
             world.until(|| async { *world.bus.link().borrow() == Link::Down }).await;
             assert!(world.shows("bus_up 0"));
+            assert_eq!(world.kernel.readiness.dependencies()["bus"].state, State::Degraded);
             nats.start().await;
         }
         writing.await.unwrap();
         assert_all_came_in_order(&world, 60).await;
         assert!(world.shows("bus_up 1"));
+        assert_eq!(world.kernel.readiness.dependencies()["bus"].state, State::Ready);
         assert!(world.shows(r#"outbox_republished_total{service="test"} 0"#), "{}", world.kernel.metrics.encode());
     })
     .await;
