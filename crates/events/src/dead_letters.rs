@@ -45,7 +45,7 @@ impl From<&DeadLetter> for After {
 /// An error's text is cut to so many bytes.
 const ERROR_BYTES_MAX: usize = 2_048;
 
-/// Those that wait, of one consumer or of all in this database, oldest first.
+/// Those that wait, of one consumer or of all in this database, oldest first, without the payloads of their events.
 pub async fn list(
     tx: &mut Tx,
     consumer: Option<&str>,
@@ -53,11 +53,15 @@ pub async fn list(
     limit: u32,
 ) -> Result<Vec<DeadLetter>, Error> {
     let statement = match after {
-        None => sql("SELECT * FROM dead_letters WHERE replayed_at IS NULL AND ($1 IS NULL OR consumer = $1)
+        None => sql("SELECT consumer, event_id, aggregate, version, subject, kind, source, time, traceparent, substr(data, 1, 0) AS data,
+                 error, tries, parked_at, replayed_at
+             FROM dead_letters WHERE replayed_at IS NULL AND ($1 IS NULL OR consumer = $1)
              ORDER BY parked_at, event_id, consumer LIMIT $2")
         .bind(consumer)
         .bind(limit),
-        Some(after) => sql("SELECT * FROM dead_letters WHERE replayed_at IS NULL AND ($1 IS NULL OR consumer = $1)
+        Some(after) => sql("SELECT consumer, event_id, aggregate, version, subject, kind, source, time, traceparent, substr(data, 1, 0) AS data,
+                 error, tries, parked_at, replayed_at
+             FROM dead_letters WHERE replayed_at IS NULL AND ($1 IS NULL OR consumer = $1)
                  AND (parked_at, event_id, consumer) > ($3, $4, $5)
              ORDER BY parked_at, event_id, consumer LIMIT $2")
         .bind(consumer)

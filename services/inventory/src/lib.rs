@@ -66,7 +66,7 @@ pub async fn start(kernel: Kernel, config: Config, deps: Deps) -> anyhow::Result
     let about = About {
         name: "inventory",
         services: &[Catalog::NAME, Stock::NAME],
-        descriptors: souk_proto_inventory::DESCRIPTORS,
+        descriptors: &[souk_proto_inventory::DESCRIPTORS],
         health_interval: Duration::from_millis(app.limits.health_interval_ms),
     };
     let db = app.db.clone();

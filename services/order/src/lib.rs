@@ -23,11 +23,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use souk_db::{Db, GroupCommit, InFlight};
-use souk_events::{Bus, Relay};
+use souk_events::{Bus, DeadLetterGrpc, Relay};
 use souk_interceptors::client::{Channel, IssuedToken, ServiceToken};
 use souk_interceptors::token::{KeySource, PublicKey, Verifier};
 use souk_interceptors::{client, server};
 use souk_proto_common::{Failure, Reason, time};
+use souk_proto_event::v1::dead_letter_service_server::DeadLetterServiceServer;
 use souk_proto_order::v1::order_service_server::OrderServiceServer;
 use souk_proto_user::v1::auth_service_client::AuthServiceClient;
 use souk_proto_user::v1::{GetJwksRequest, IssueServiceTokenRequest};
@@ -49,6 +50,8 @@ use prices::Prices;
 use watchers::Watchers;
 
 type Orders = OrderServiceServer<OrderGrpc>;
+type DeadLetters = DeadLetterServiceServer<DeadLetterGrpc>;
+
 /// What the service shares with others of its process.
 #[derive(Clone, Debug)]
 pub struct Deps {
@@ -73,15 +76,16 @@ pub async fn start(kernel: Kernel, config: Config, deps: Deps) -> anyhow::Result
     let app = open(&kernel, &config, &deps, token(&kernel, &config, users.clone())).await?;
     let about = About {
         name: "order",
-        services: &[Orders::NAME],
-        descriptors: souk_proto_order::DESCRIPTORS,
+        services: &[Orders::NAME, DeadLetters::NAME],
+        descriptors: &[souk_proto_order::DESCRIPTORS, souk_proto_event::DESCRIPTORS],
         health_interval: Duration::from_millis(app.limits.health_interval_ms),
     };
     let db = app.db.clone();
     let routes = with_health_and_reflection(&kernel, about, routes(&app), move || db.clone().is_well()).await?;
     let (issuer, audience) = (&config.token.issuer, &config.token.audience);
     let verifier = Verifier::new(kernel.clock.clone(), issuer, audience, keys(users));
-    let stack = server::stack(&kernel, &[souk_proto_order::METHODS], verifier, &config.stack, routes);
+    let methods = [souk_proto_order::METHODS, souk_proto_event::METHODS];
+    let stack = server::stack(&kernel, &methods, verifier, &config.stack, routes);
     souk_runtime::server::serve(&kernel, "order", listener, &config.server, stack)?;
     Ok(Running { address, app })
 }
@@ -144,7 +148,9 @@ fn inventory(kernel: &Kernel, config: &Config, token: ServiceToken) -> anyhow::R
 /// The service.
 fn routes(app: &App) -> Routes {
     let orders = Orders::new(OrderGrpc::new(app.clone())).max_decoding_message_size(app.limits.message_bytes_max);
+    let dead_letters = DeadLetters::new(DeadLetterGrpc::new(app.db.clone(), app.consumers.clone()));
     Routes::new(orders.accept_compressed(CompressionEncoding::Gzip))
+        .add_service(dead_letters.max_decoding_message_size(app.limits.message_bytes_max))
 }
 
 /// The keys of access tokens, from the user service.

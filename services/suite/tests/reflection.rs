@@ -23,7 +23,7 @@ use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse
 /// What each server has, in the order of [`Suite::client`].
 const SERVICES: [&[&str]; 3] = [
     &["souk.user.v1.AuthService", "souk.user.v1.UserService"],
-    &["souk.order.v1.OrderService"],
+    &["souk.event.v1.DeadLetterService", "souk.order.v1.OrderService"],
     &["souk.inventory.v1.CatalogService", "souk.inventory.v1.StockService"],
 ];
 

@@ -89,7 +89,7 @@ pub async fn start(kernel: Kernel, config: Config, deps: Deps) -> anyhow::Result
     let about = About {
         name: "user",
         services: &[Auth::NAME, Users::NAME],
-        descriptors: souk_proto_user::DESCRIPTORS,
+        descriptors: &[souk_proto_user::DESCRIPTORS],
         health_interval: Duration::from_millis(app.limits.health_interval_ms),
     };
     let db = app.db.clone();

@@ -72,7 +72,9 @@ async fn a_poisoned_event_is_parked_after_its_tries_and_blocks_nobody_else() {
         world.until_with(SECOND, || async { world.unpublished().await == 0 }).await;
         assert_eq!(world.applied("a").await, [1, 3]);
         let letters = world.dead_letters().await;
-        assert_eq!((letters.len(), letters[0].tries, &letters[0].event), (1, 3, &event("a", 2)));
+        let without_payload = crate::Event { data: Vec::new(), ..event("a", 2) };
+        assert_eq!((letters.len(), letters[0].tries, &letters[0].event), (1, 3, &without_payload));
+        assert_eq!(world.dead_letter(2).await.event, event("a", 2));
         assert_eq!(letters[0].error, "event cannot be handled yet: planted: not yet");
         assert!(world.shows(r#"consumer_parked_total{consumer="effects"} 1"#), "{}", world.kernel.metrics.encode());
     })
@@ -93,7 +95,7 @@ async fn what_can_never_be_handled_is_parked_at_once() {
 #[tokio::test]
 async fn a_panic_and_a_hang_are_failures() {
     on_every_bus(|world| async move {
-        let config = ConsumerConfig { tries_max: 1, handle_timeout_ms: 20, ..ConsumerConfig::default() };
+        let config = ConsumerConfig { tries_max: 1, handle_timeout_ms: 500, ..ConsumerConfig::default() };
         let consumer = crate::Consumer { config, ..world.consumer() };
         let plot = |event: &crate::Event, _: u32| if event.version == 1 { Plot::Panic } else { Plot::Hang };
         world.subscribe_at(consumer, Steps::default(), plot);

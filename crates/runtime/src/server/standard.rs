@@ -16,8 +16,8 @@ pub struct About {
     pub name: &'static str,
     /// The full names of its gRPC services, under which health is told.
     pub services: &'static [&'static str],
-    /// The encoded descriptors of its contract.
-    pub descriptors: &'static [u8],
+    /// The encoded descriptors of its contracts.
+    pub descriptors: &'static [&'static [u8]],
     /// It is asked whether it is well so often.
     pub health_interval: Duration,
 }
@@ -37,8 +37,14 @@ where
     tell(&reporter, about, ServingStatus::NotServing).await; // so that the names are known from the first call on
     kernel.tasks.spawn("health", watch(kernel.clone(), about, reporter, database));
     let described = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(about.descriptors)
+        let ours = tonic_reflection::server::Builder::configure();
+        let add = |builder: tonic_reflection::server::Builder<'static>, set| {
+            builder.register_encoded_file_descriptor_set(set)
+        };
+        about
+            .descriptors
+            .iter()
+            .fold(ours, |builder, set| add(builder, set))
             // Without these, tools show the details of an error as bytes.
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)

@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod cancelling;
+mod dead_letters;
 mod failing;
 mod owners;
 mod placing;

@@ -18,7 +18,7 @@ pub enum Role {
 const CUSTOMER: &[&str] = &["orders.place", "orders.read", "orders.cancel"];
 const STAFF: &[&str] =
     &["catalog.write", "stock.read", "stock.write", "orders.read_all", "orders.cancel_all", "users.read"];
-const ADMIN: &[&str] = &["users.write", "roles.write"];
+const ADMIN: &[&str] = &["users.write", "roles.write", "events.read", "events.admin"];
 
 impl Role {
     /// Every role.
