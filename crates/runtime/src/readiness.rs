@@ -17,7 +17,7 @@ pub enum Check {
     NotReady(String),
 }
 
-/// What the process depends on, by name: `order.database`, `order.bus`, `order.peer.inventory`. Cheap to clone.
+/// What the process depends on, by name: `order.database`, `order.bus`, `peer.inventory`. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Readiness {
     clock: Clock,

@@ -152,15 +152,15 @@ impl Cluster {
 
     /// Callers who balance over all replicas, and try again what can be tried again, as our own services do.
     pub fn by_balancing_clients(&self, kernel: &Kernel) -> Shop {
-        let channel = |service: &Service, methods| {
+        let channel = |peer, service: &Service, methods| {
             let addresses = service.addresses().iter().map(|address| format!("http://{address}")).collect();
             let config = ClientConfig { addresses, ..ClientConfig::default() };
-            client::connect(kernel, &config, &[methods], None).expect("a channel")
+            client::connect(kernel, peer, &config, &[methods], None).expect("a channel")
         };
         self.shop.by([
-            channel(&self.user, souk_proto_user::METHODS),
-            channel(&self.order, souk_proto_order::METHODS),
-            channel(&self.inventory, souk_proto_inventory::METHODS),
+            channel("user", &self.user, souk_proto_user::METHODS),
+            channel("order", &self.order, souk_proto_order::METHODS),
+            channel("inventory", &self.inventory, souk_proto_inventory::METHODS),
         ])
     }
 

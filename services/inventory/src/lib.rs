@@ -91,7 +91,7 @@ fn routes(app: &App) -> Routes {
 
 /// The keys of access tokens, from the user service.
 fn keys(kernel: &Kernel, config: &Config) -> anyhow::Result<KeySource> {
-    let channel = client::connect(kernel, &config.user, &[souk_proto_user::METHODS], None)?;
+    let channel = client::connect(kernel, "user", &config.user, &[souk_proto_user::METHODS], None)?;
     Ok(Arc::new(move || {
         let mut client = AuthServiceClient::new(channel.clone());
         Box::pin(async move {

@@ -72,7 +72,7 @@ pub struct Running {
 pub async fn start(kernel: Kernel, config: Config, deps: Deps) -> anyhow::Result<Running> {
     let listener = souk_runtime::server::bind(config.server.listen).await?;
     let address = listener.local_addr()?;
-    let users = client::connect(&kernel, &config.user, &[souk_proto_user::METHODS], None)?;
+    let users = client::connect(&kernel, "user", &config.user, &[souk_proto_user::METHODS], None)?;
     let app = open(&kernel, &config, &deps, token(&kernel, &config, users.clone())).await?;
     let about = About {
         name: "order",
@@ -140,7 +140,8 @@ pub async fn open(kernel: &Kernel, config: &Config, deps: &Deps, token: ServiceT
 
 fn inventory(kernel: &Kernel, config: &Config, token: ServiceToken) -> anyhow::Result<Inventory> {
     let limits = &config.limits;
-    let channel = client::connect(kernel, &config.inventory, &[souk_proto_inventory::METHODS], Some(token))?;
+    let channel =
+        client::connect(kernel, "inventory", &config.inventory, &[souk_proto_inventory::METHODS], Some(token))?;
     let prices = Prices::new(kernel.clock.clone(), limits.prices_max, millis(limits.price_ttl_ms));
     Ok(Inventory::new(kernel.ids.clone(), channel, prices, Duration::from_millis(limits.hold_ttl_ms)))
 }

@@ -51,10 +51,10 @@ pub async fn load_into(
     inventory: &ClientConfig,
     secret: Secret,
 ) -> anyhow::Result<()> {
-    let users = client::connect(kernel, user, &[souk_proto_user::METHODS], None)?;
+    let users = client::connect(kernel, "user", user, &[souk_proto_user::METHODS], None)?;
     register(kernel, users.clone()).await.context("the customers cannot be registered")?;
     let token = ServiceToken::new(kernel.clock.clone(), token_source(users, secret));
-    let channel = client::connect(kernel, inventory, &[souk_proto_inventory::METHODS], Some(token))?;
+    let channel = client::connect(kernel, "inventory", inventory, &[souk_proto_inventory::METHODS], Some(token))?;
     for product in PRODUCTS {
         stock_up(kernel, &channel, product).await.with_context(|| format!("{} cannot be loaded", product.0))?;
     }

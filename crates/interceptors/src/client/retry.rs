@@ -2,7 +2,8 @@
 //!
 //! A status that a Souk server marked as definite had no effect: UNAVAILABLE is tried again. Any other failure of the transport may have
 //! had one: it is tried again only where repeating is harmless, that is for reads and under an idempotency key. Everything else, and all
-//! streams, go back to the caller. Never past the deadline, and never beyond the budget.
+//! streams, go back to the caller. Never past the deadline, and never beyond the budget. Each try goes to another address, as long as there
+//! is one.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full, Limited};
+use prometheus_client::metrics::counter::Counter;
 use souk_proto_common::{Method, Shape};
 use souk_runtime::{Ids, Kernel};
 use tokio::time::Instant;
@@ -20,6 +22,7 @@ use tonic_types::StatusExt;
 use tracing::debug;
 
 use super::ClientConfig;
+use super::balance::Tried;
 use super::deadline::{self, AnswerBy};
 use super::outcome::{self, Outcome, outcome};
 use crate::context;
@@ -35,10 +38,12 @@ pub(super) struct Retry {
     tries_max: u32,
     backoff: Duration,
     budget: Arc<Mutex<Budget>>,
+    retries: Counter,
 }
 
 impl Retry {
-    pub(super) fn new(kernel: &Kernel, config: &ClientConfig, methods: &[&'static [Method]]) -> Self {
+    /// `retries` counts them.
+    pub(super) fn new(kernel: &Kernel, config: &ClientConfig, methods: &[&'static [Method]], retries: Counter) -> Self {
         let methods = methods.iter().flat_map(|table| table.iter()).map(|method| (method.path, method)).collect();
         Self {
             ids: kernel.ids.clone(),
@@ -46,10 +51,15 @@ impl Retry {
             tries_max: config.tries_max,
             backoff: Duration::from_millis(config.backoff_ms),
             budget: Arc::new(Mutex::new(Budget::new(config.retry_budget_percent))),
+            retries,
         }
     }
 
     fn may_retry(&self, method: &Method, failure: &Status) -> bool {
+        // It is known that nobody answers, and it is tried again by others: whoever calls learns of it at once.
+        if outcome::is_nobody(failure) {
+            return false;
+        }
         let harmless = match outcome(failure) {
             Outcome::Definite => failure.code() == Code::Unavailable,
             Outcome::Unknown => method.repeatable() && matches!(failure.code(), Code::Unavailable | Code::Unknown),
@@ -82,7 +92,8 @@ impl<S: Next<Error = Status>> Middleware<S> for Retry {
             }
             return pass(next, request).await;
         };
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        parts.extensions.insert(Tried::default());
         let collected = Limited::new(body, BODY_BYTES_MAX).collect().await;
         let body: Bytes = collected.map_err(|_| Status::resource_exhausted("the request is too large"))?.to_bytes();
         self.budget().deposit();
@@ -106,6 +117,7 @@ impl<S: Next<Error = Status>> Middleware<S> for Retry {
             if pause >= by.saturating_duration_since(Instant::now()) {
                 return result;
             }
+            self.retries.inc();
             debug!(method = method.path, attempt, code = ?failure.code(), "trying again");
             tokio::time::sleep(pause).await;
             attempt += 1;

@@ -107,6 +107,6 @@ impl<S: Next<Error = Status>> Middleware<S> for Authenticate {
 fn without_token(status: Status) -> Status {
     let mut unavailable = Status::unavailable("no service token can be had");
     unavailable.set_source(Arc::new(status));
-    unavailable.metadata_mut().insert(crate::OUTCOME, tonic::metadata::MetadataValue::from_static("definite"));
+    outcome::mark_definite(&mut unavailable);
     unavailable
 }

@@ -6,6 +6,10 @@ mod deadline;
 mod peer;
 #[path = "../support/probe.rs"]
 mod probe;
+mod replica;
+mod replicas;
 mod retry;
 mod service_token;
+mod tls;
 mod trace;
+mod unprocessed;

@@ -86,7 +86,7 @@ impl Peer {
     pub(crate) fn client_with(&self, token: Option<ServiceToken>, amend: impl FnOnce(&mut ClientConfig)) -> Channel {
         let mut config = ClientConfig { backoff_ms: 0, ..ClientConfig::to(self.address) };
         amend(&mut config);
-        connect(&self.kernel, &config, &[&METHODS], token).unwrap()
+        connect(&self.kernel, "peer", &config, &[&METHODS], token).unwrap()
     }
 }
 

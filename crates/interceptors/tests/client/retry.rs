@@ -124,10 +124,10 @@ async fn a_request_that_is_too_large_to_be_kept_is_not_sent() {
 }
 
 #[tokio::test]
-async fn a_peer_that_is_not_there_is_unavailable_and_nobody_knows_of_what_took_effect() {
+async fn a_peer_that_is_not_there_is_unavailable_and_nothing_took_effect() {
     let gone = souk_runtime::server::bind(([127, 0, 0, 1], 0).into()).await.unwrap().local_addr().unwrap();
     let client = Peer::start().await.client_with(None, |config| config.addresses = vec![format!("http://{gone}")]);
     let status = probe::call(client, ADD, message()).await.unwrap_err();
-    assert_eq!((status.code(), outcome(&status)), (Code::Unavailable, Outcome::Unknown));
+    assert_eq!((status.code(), outcome(&status)), (Code::Unavailable, Outcome::Definite));
     assert!(!status.message().contains(&gone.port().to_string()), "{status:?}");
 }

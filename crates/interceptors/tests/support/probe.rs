@@ -138,6 +138,10 @@ impl tower::Service<http::Request<Body>> for Probe {
         let probe = self.clone();
         let mut grpc = tonic::server::Grpc::new(Raw).max_decoding_message_size(REQUEST_BYTES_MAX);
         async move {
+            // It has no health to tell: it is well as long as it is connected.
+            if request.uri().path().starts_with("/grpc.health.v1.") {
+                return Ok(Status::unimplemented("no health").into_http());
+            }
             Ok(match request.uri().path().rsplit('/').next() {
                 Some("Watch") => grpc.server_streaming(probe, request).await,
                 Some("Upload") => grpc.client_streaming(probe, request).await,
