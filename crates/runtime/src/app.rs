@@ -130,7 +130,7 @@ impl<C: Settings> App<C> {
             },
         };
         match name.as_str() {
-            SERVE => process::serve(config, |kernel, config| start(kernel, config, own)),
+            SERVE => process::serve(self.name, config, |kernel, config| start(kernel, config, own)),
             HEALTHCHECK => code(&on_small_runtime(check(&config, &own))),
             _ => code(&self.run_subcommand(&name, config, own)),
         }

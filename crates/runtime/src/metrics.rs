@@ -1,11 +1,22 @@
 //! The metrics of a process, in Prometheus' form.
 
+mod executor;
+#[cfg(target_os = "linux")]
+mod process;
+mod readiness;
+mod scrape;
+
 use std::any::Any;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Metric, Registry};
+
+use crate::readiness::Readiness;
 
 /// Where metrics are registered, once each, and read. The hot path holds the metrics themselves and never comes here. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +46,23 @@ impl Metrics {
         metric
     }
 
+    /// A collector is asked at each scrape, and must not come back here.
+    fn register_collector(&self, collector: impl Collector) {
+        let mut registered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        registered.registry.register_collector(Box::new(collector));
+    }
+
+    /// Registers what is to be told of the process `binary` itself, once: what it is, what it takes of the machine, how busy its runtime
+    /// is, and whether it is ready.
+    pub(crate) fn register_process(&self, binary: &'static str, readiness: &Readiness) {
+        let info: Family<Vec<(&str, &str)>, Gauge> = self.register("souk_build_info", "What runs: always 1");
+        info.get_or_create(&vec![("service", binary), ("version", env!("CARGO_PKG_VERSION"))]).set(1);
+        #[cfg(target_os = "linux")]
+        self.register_collector(process::ProcessMetrics);
+        self.register_collector(executor::TokioMetrics::new());
+        self.register_collector(readiness::ReadinessMetrics(readiness.clone()));
+    }
+
     /// Every metric, as `/metrics` shows it.
     pub fn encode(&self) -> String {
         let registered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -58,5 +86,52 @@ mod tests {
         let text = metrics.encode();
         assert!(text.contains("orders_total 2"), "{text}");
         assert_eq!(text.matches("# TYPE orders counter").count(), 1);
+    }
+
+    #[tokio::test]
+    async fn the_process_is_described_at_each_scrape() {
+        let metrics = Metrics::default();
+        let readiness = Readiness::new(crate::Clock::system());
+        metrics.register_process("souk-test", &readiness);
+        readiness.set("test.database", crate::Check::Ready);
+        readiness.set_optional("test.bus", crate::Check::NotReady("no answer".to_owned()));
+        let text = metrics.encode();
+        let build = format!("souk_build_info{{service=\"souk-test\",version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"));
+        let ready = [
+            build.as_str(),
+            "souk_ready 1",
+            "souk_dependency_ready{dependency=\"test.bus\",required=\"false\"} 0",
+            "souk_dependency_ready{dependency=\"test.database\",required=\"true\"} 1",
+            "tokio_workers 1",
+        ];
+        for line in ready {
+            assert!(text.lines().any(|other| other == line), "{line}\n{text}");
+        }
+        readiness.set("test.database", crate::Check::NotReady("no answer".to_owned()));
+        assert!(metrics.encode().contains("souk_ready 0"));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn what_the_system_says_of_the_process_is_so() {
+        let metrics = Metrics::default();
+        metrics.register_process("souk-test", &Readiness::new(crate::Clock::system()));
+        let value = |name: &str| -> f64 {
+            let text = metrics.encode();
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.unwrap_or_else(|| panic!("{name}\n{text}")).parse().unwrap()
+        };
+        let before = value("process_open_fds");
+        let files: Vec<_> = (0..20).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
+        assert!(value("process_open_fds") >= before + 15.0, "other tests may close some");
+        drop(files);
+        assert!(value("process_max_fds") >= before);
+        assert!(value("process_threads") >= 1.0);
+        assert!(value("process_cpu_seconds_total") >= 0.0);
+        let (resident, mapped) = (value("process_resident_memory_bytes"), value("process_virtual_memory_bytes"));
+        assert!(resident > 1_000_000.0 && mapped > resident, "{resident} {mapped}");
+        let age = f64::from(u32::try_from(crate::Clock::system().now().timestamp()).unwrap())
+            - value("process_start_time_seconds");
+        assert!((-2.0..3_600.0).contains(&age), "{age}");
     }
 }

@@ -67,7 +67,7 @@ impl ProcessConfig {
 const WORKER_THREADS_MAX: u64 = 1_024;
 
 /// Runs `start`, and waits for SIGINT or SIGTERM; then ends every task in order.
-pub(crate) fn serve<C, Started>(config: C, start: impl FnOnce(Kernel, C) -> Started) -> ExitCode
+pub(crate) fn serve<C, Started>(binary: &'static str, config: C, start: impl FnOnce(Kernel, C) -> Started) -> ExitCode
 where
     C: Settings,
     Started: Future<Output = anyhow::Result<()>>,
@@ -77,7 +77,7 @@ where
         return code(&Err(error)); // there is no log yet
     }
     let result = runtime(process.worker_threads).and_then(|runtime| {
-        let result = runtime.block_on(run(&process, |kernel| start(kernel, config)));
+        let result = runtime.block_on(run(binary, &process, |kernel| start(kernel, config)));
         // Nothing is owed any more; a thread that hangs in a system call must not hold the end up.
         runtime.shutdown_timeout(Duration::from_secs(1));
         result
@@ -92,12 +92,17 @@ where
 /// The check that is red until everything is up.
 const START: &str = "start";
 
-async fn run<Started>(process: &ProcessConfig, start: impl FnOnce(Kernel) -> Started) -> anyhow::Result<()>
+async fn run<Started>(
+    binary: &'static str,
+    process: &ProcessConfig,
+    start: impl FnOnce(Kernel) -> Started,
+) -> anyhow::Result<()>
 where
     Started: Future<Output = anyhow::Result<()>>,
 {
     open_files::raise_limit();
     let kernel = Kernel::new(Clock::system());
+    kernel.metrics.register_process(binary, &kernel.readiness);
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     kernel.readiness.set(START, Check::NotReady("starting".to_owned()));
