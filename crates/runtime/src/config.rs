@@ -5,6 +5,7 @@
 //! `SOUK_DATABASE__URL_FILE` names may hold its value, as secrets are handed to containers. A key that the struct does not have is an error,
 //! wherever it stands.
 
+mod page;
 mod settings;
 mod sources;
 
@@ -90,6 +91,9 @@ pub fn load<C: Config>(command: Command, args: impl IntoIterator<Item = OsString
         Err(shown) if !shown.use_stderr() => return Ok(Loaded::Print(rendered(&shown.render()))),
         Err(error) => return Err(error.into()),
     };
+    if matches.get_flag(PRINT_SETTINGS) {
+        return Ok(Loaded::Print(page::page::<C>(&settings)));
+    }
     let config: C = sources::extract(&settings, &matches)?;
     let mut problems = Vec::new();
     config.validate(&mut problems);
@@ -104,6 +108,8 @@ pub fn load<C: Config>(command: Command, args: impl IntoIterator<Item = OsString
 
 const CONFIG: &str = "config";
 const PRINT_CONFIG: &str = "print-config";
+/// For `docs/settings.md`.
+const PRINT_SETTINGS: &str = "print-settings";
 
 /// In colours where somebody sees them.
 fn rendered(text: &clap::builder::StyledStr) -> String {
@@ -122,6 +128,7 @@ fn with_settings(command: Command, settings: &[Setting]) -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .arg(file.value_parser(clap::value_parser!(PathBuf)).global(true))
         .arg(print.action(ArgAction::SetTrue).global(true))
+        .arg(Arg::new(PRINT_SETTINGS).long(PRINT_SETTINGS).action(ArgAction::SetTrue).hide(true))
         .args(settings)
 }
 

@@ -13,6 +13,10 @@ pub(super) struct Setting {
     pub(super) default: String,
     /// Its value is a text, whatever it looks like.
     pub(super) is_text: bool,
+    /// The struct that it is a field of, as the schema names it; structs of one name that differ have different names there.
+    pub(super) section: String,
+    /// What that struct is.
+    pub(super) section_described: String,
 }
 
 impl Setting {
@@ -42,6 +46,8 @@ fn walk(
     path: &str,
     settings: &mut Vec<Setting>,
 ) {
+    let section = node["$ref"].as_str().unwrap_or_default();
+    let section_described = resolve(root, node)["description"].as_str().unwrap_or_default();
     let properties = resolve(root, node)["properties"].as_object();
     for (name, property) in properties.into_iter().flatten() {
         let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
@@ -56,6 +62,8 @@ fn walk(
                 described: described.unwrap_or_default().to_owned(),
                 default: shown(default),
                 is_text: resolve(root, property)["type"] == "string",
+                section: section.to_owned(),
+                section_described: section_described.to_owned(),
             });
         }
     }
