@@ -18,6 +18,7 @@
 //! sees the events of an aggregate in the order of their versions; only one that was parked and replayed comes late.
 
 mod bus;
+pub mod commands;
 mod config;
 mod consumer;
 pub mod dead_letters;

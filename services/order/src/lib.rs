@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use souk_db::{Db, GroupCommit, InFlight};
-use souk_events::{Bus, DeadLetterGrpc, Relay};
+use souk_events::{Bus, DeadLetterGrpc, Relay, Subscription};
 use souk_interceptors::client::{Channel, IssuedToken, ServiceToken};
 use souk_interceptors::token::{KeySource, PublicKey, Verifier};
 use souk_interceptors::{client, server};
@@ -33,7 +33,7 @@ use souk_proto_order::v1::order_service_server::OrderServiceServer;
 use souk_proto_user::v1::auth_service_client::AuthServiceClient;
 use souk_proto_user::v1::{GetJwksRequest, IssueServiceTokenRequest};
 use souk_runtime::server::{About, with_health_and_reflection};
-use souk_runtime::{Kernel, Secret};
+use souk_runtime::{Clock, Kernel, Secret};
 use tonic::Status;
 use tonic::codec::CompressionEncoding;
 use tonic::server::NamedService;
@@ -105,6 +105,13 @@ async fn database(config: &Config) -> anyhow::Result<Db> {
         .await
         .context("the orders' database cannot be migrated")?;
     Ok(db)
+}
+
+/// The database and the consumers, for what an operator does beside the service: the consumers take no events, and can replay.
+pub async fn for_operators(config: &Config) -> anyhow::Result<(Db, Vec<Arc<Subscription>>)> {
+    let db = database(config).await?;
+    let consumers = consumers::start(&Kernel::new(Clock::system()), config, &db, &Arc::default(), &Bus::memory())?;
+    Ok((db, consumers))
 }
 
 /// Opens the database and starts everything but the server: for [`start`], and for tests of operations.

@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use souk_events::Bus;
+use souk_events::{Bus, commands};
 use souk_order::config::Process;
-use souk_order::{Deps, migrate, start};
+use souk_order::{Deps, for_operators, migrate, start};
 use souk_runtime::{App, Subcommand};
 
 #[global_allocator]
@@ -13,6 +13,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     App::new("souk-order", "The order service of Souk.")
         .subcommand(Subcommand::migrate(async |config: Process| migrate(&config.order).await))
+        .subcommand(commands::events(async |config: Process| for_operators(&config.order).await))
+        .subcommand(commands::dead_letters(async |config: Process| for_operators(&config.order).await))
         .run(async |kernel, config: Process, _| {
             let bus = Bus::connect(&kernel, &config.bus).await?;
             let running = start(kernel, config.order, Deps { bus: bus.clone() }).await?;

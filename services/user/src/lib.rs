@@ -116,7 +116,7 @@ pub async fn migrate(config: &Config) -> anyhow::Result<()> {
 }
 
 /// The database, migrated.
-async fn database(config: &Config) -> anyhow::Result<Db> {
+pub async fn database(config: &Config) -> anyhow::Result<Db> {
     let db = Db::open(&config.database)
         .await
         .with_context(|| format!("the user service's database {:?} cannot be opened", config.database.url))?;
