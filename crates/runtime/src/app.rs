@@ -139,7 +139,7 @@ impl<C: Settings> App<C> {
     fn run_subcommand(self, name: &str, config: C, matches: ArgMatches) -> anyhow::Result<()> {
         let chosen = self.subcommands.into_iter().find(|subcommand| subcommand.command.get_name() == name);
         let chosen = chosen.expect("the command line knows no others");
-        telemetry::init(&config.process().telemetry)?;
+        telemetry::start_logs(&config.process().telemetry)?;
         on_small_runtime((chosen.run)(config, matches))
     }
 

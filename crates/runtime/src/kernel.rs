@@ -8,8 +8,9 @@ use crate::ids::Ids;
 use crate::metrics::Metrics;
 use crate::readiness::{Check, Readiness};
 use crate::tasks::Tasks;
+use crate::trace::Tracer;
 
-/// Time, ids, background tasks, readiness and metrics of one process. Cheap to clone.
+/// Time, ids, background tasks, readiness, metrics and traces of one process. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Kernel {
     /// Time.
@@ -26,14 +27,18 @@ pub struct Kernel {
     pub calls: Calls,
     /// Cancelled when the process is about to end and says so, while it still serves; see [`leave`](Self::leave).
     pub leaving: CancellationToken,
+    /// Begins spans.
+    pub tracer: Tracer,
 }
 
 impl Kernel {
-    /// A kernel on this clock, with ids of its own.
+    /// A kernel on this clock, with ids of its own, that exports no traces.
     pub fn new(clock: Clock) -> Self {
         let metrics = Metrics::default();
+        let ids = Ids::system(clock.clone());
         Self {
-            ids: Ids::system(clock.clone()),
+            tracer: Tracer::off(ids.clone()),
+            ids,
             tasks: Tasks::new(&metrics),
             readiness: Readiness::new(clock.clone()),
             metrics,

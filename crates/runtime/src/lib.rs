@@ -1,5 +1,5 @@
-//! What every process of Souk stands on: configuration, logging, time and ids, background tasks, the gRPC server, the admin server and
-//! an orderly end.
+//! What every process of Souk stands on: configuration, logs and traces, time and ids, background tasks, the gRPC server, the admin
+//! server and an orderly end.
 //!
 //! Never: anything that knows what is sold. Time, ids and randomness come from here and from nowhere else, so that a test can hold them.
 
@@ -19,8 +19,9 @@ mod secret;
 pub mod server;
 mod story;
 mod tasks;
-mod telemetry;
+pub mod telemetry;
 pub mod tls;
+pub mod trace;
 
 pub use app::{App, Settings, Subcommand};
 pub use calls::{Call, Calls, Entered, InFlight};
@@ -35,3 +36,4 @@ pub use secret::Secret;
 pub use story::story;
 pub use tasks::{Running, Tasks};
 pub use telemetry::{LogFormat, TelemetryConfig};
+pub use trace::{TraceContext, Tracer};

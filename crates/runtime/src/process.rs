@@ -1,4 +1,4 @@
-//! A process that serves, from start to end: logging, the tokio runtime, signals.
+//! A process that serves, from start to end: logs and traces, the tokio runtime, signals.
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -19,7 +19,7 @@ use crate::open_files;
 use crate::readiness::Check;
 use crate::server;
 use crate::story::story;
-use crate::telemetry::{self, TelemetryConfig};
+use crate::telemetry::{Telemetry, TelemetryConfig};
 
 /// What every process has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -27,7 +27,7 @@ use crate::telemetry::{self, TelemetryConfig};
 pub struct ProcessConfig {
     /// The admin server.
     pub admin: AdminConfig,
-    /// Logs.
+    /// Logs and traces.
     pub telemetry: TelemetryConfig,
     /// Threads that run calls; 0: one for each core.
     pub worker_threads: usize,
@@ -60,49 +60,59 @@ impl ProcessConfig {
         if self.shutdown_delay_ms > 0 && self.shutdown_delay_ms >= self.shutdown_timeout_ms {
             problems.push(format!("{at}.shutdown_delay_ms must be less than {at}.shutdown_timeout_ms"));
         }
+        self.telemetry.validate(&format!("{at}.telemetry"), problems);
     }
 }
 
 /// No machine that we know has more cores.
 const WORKER_THREADS_MAX: u64 = 1_024;
 
-/// Runs `start`, and waits for SIGINT or SIGTERM; then ends every task in order.
+/// Runs `start`, and waits for SIGINT or SIGTERM; then ends every task in order. Metrics and traces are those of `binary`.
 pub(crate) fn serve<C, Started>(binary: &'static str, config: C, start: impl FnOnce(Kernel, C) -> Started) -> ExitCode
 where
     C: Settings,
     Started: Future<Output = anyhow::Result<()>>,
 {
     let process = config.process().clone();
-    if let Err(error) = telemetry::init(&process.telemetry) {
-        return code(&Err(error)); // there is no log yet
-    }
-    let result = runtime(process.worker_threads).and_then(|runtime| {
-        let result = runtime.block_on(run(binary, &process, |kernel| start(kernel, config)));
-        // Nothing is owed any more; a thread that hangs in a system call must not hold the end up.
-        runtime.shutdown_timeout(Duration::from_secs(1));
-        result
+    let runtime = match runtime(process.worker_threads) {
+        Ok(runtime) => runtime,
+        Err(error) => return code(&Err(error)), // there is no log yet
+    };
+    let ended = runtime.block_on(async {
+        let mut kernel = Kernel::new(Clock::system());
+        let telemetry = match Telemetry::start(&process.telemetry, binary, &kernel) {
+            Ok(telemetry) => telemetry,
+            Err(error) => return code(&Err(error)),
+        };
+        kernel.tracer = telemetry.tracer.clone();
+        kernel.metrics.register_process(binary, &kernel.readiness);
+        let ended = match run(&process, kernel, |kernel| start(kernel, config)).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                error!(error = story(&*error), "ended by an error");
+                ExitCode::FAILURE
+            }
+        };
+        telemetry.close().await;
+        ended
     });
-    if let Err(error) = result {
-        error!(error = story(&*error), "ended by an error");
-        return ExitCode::FAILURE;
-    }
-    ExitCode::SUCCESS
+    // Nothing is owed any more; a thread that hangs in a system call must not hold the end up.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ended
 }
 
 /// The check that is red until everything is up.
 const START: &str = "start";
 
 async fn run<Started>(
-    binary: &'static str,
     process: &ProcessConfig,
+    kernel: Kernel,
     start: impl FnOnce(Kernel) -> Started,
 ) -> anyhow::Result<()>
 where
     Started: Future<Output = anyhow::Result<()>>,
 {
     open_files::raise_limit();
-    let kernel = Kernel::new(Clock::system());
-    kernel.metrics.register_process(binary, &kernel.readiness);
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     kernel.readiness.set(START, Check::NotReady("starting".to_owned()));
