@@ -76,7 +76,7 @@ pub fn connect_with(
         // who we are
         .layer(Around(service_token::Authenticate::new(token)))
         // the trace goes on
-        .layer(Around(trace::Propagate::new(kernel)))
+        .layer(Around(trace::Propagate::new(kernel, methods)))
         // one of those addresses that answer
         .service_fn(move |request| balance.clone().call(request));
     Ok(BoxCloneSyncService::new(service))

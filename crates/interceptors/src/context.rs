@@ -1,12 +1,12 @@
 //! What is known of the call that is being served: by request extension, and by task for whatever it calls in turn.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
 use souk_proto_common::{Failure, Method};
-use souk_runtime::{Ids, story};
+pub use souk_runtime::TraceContext;
+use souk_runtime::{story, trace};
 use tokio::time::Instant;
 use tracing::Span;
 use uuid::Uuid;
@@ -80,114 +80,27 @@ pub fn bug(what: &'static str, error: &(dyn std::error::Error + 'static)) -> Fai
     Failure::internal(call_id)
 }
 
-/// Runs `future` as part of the call.
+/// Runs `future` as part of the call, at its position in the trace.
 pub async fn scope<F: Future>(context: CallContext, future: F) -> F::Output {
-    CURRENT.scope(context, future).await
+    trace::scope(context.trace, CURRENT.scope(context, future)).await
 }
 
-/// Runs `f` as part of the call.
+/// Runs `f` as part of the call, at its position in the trace.
 pub(crate) fn sync_scope<T>(context: CallContext, f: impl FnOnce() -> T) -> T {
-    CURRENT.sync_scope(context, f)
-}
-
-/// A position in a trace, as W3C Trace Context has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TraceContext {
-    trace_id: u128,
-    span_id: u64,
-    sampled: bool,
+    trace::sync_scope(context.trace, || CURRENT.sync_scope(context, f))
 }
 
 /// <https://www.w3.org/TR/trace-context/>
 const TRACEPARENT: &str = "traceparent";
 
-impl TraceContext {
-    /// A new trace.
-    pub fn new(ids: &Ids) -> Self {
-        let span_id = u64::from_be_bytes(ids.random_bytes());
-        Self { trace_id: u128::from_be_bytes(ids.random_bytes()), span_id, sampled: false }
-    }
-
-    /// A new span in the trace of the caller, or in a new one.
-    pub fn of_headers(headers: &HeaderMap, ids: &Ids) -> Self {
-        match headers.get(TRACEPARENT).and_then(|value| Self::parse(value.to_str().ok()?)) {
-            Some(parent) => parent.child(ids),
-            None => Self::new(ids),
-        }
-    }
-
-    /// A new span in the same trace.
-    #[must_use]
-    pub fn child(self, ids: &Ids) -> Self {
-        Self { span_id: u64::from_be_bytes(ids.random_bytes()), ..self }
-    }
-
-    /// `00-<trace id>-<span id>-<flags>`; `None` for what is not so.
-    pub fn parse(text: &str) -> Option<Self> {
-        let mut parts = text.split('-');
-        let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        let hex = |text: &str, length: usize| {
-            text.len() == length && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-        };
-        let well_formed = hex(version, 2) && version != "ff" && hex(trace, 32) && hex(span, 16) && hex(flags, 2);
-        if !well_formed || (version == "00" && parts.next().is_some()) {
-            return None;
-        }
-        let trace_id = u128::from_str_radix(trace, 16).ok().filter(|id| *id != 0)?;
-        let span_id = u64::from_str_radix(span, 16).ok().filter(|id| *id != 0)?;
-        Some(Self { trace_id, span_id, sampled: u8::from_str_radix(flags, 16).ok()? & 1 == 1 })
-    }
-
-    /// The trace, in 32 hexadecimal digits.
-    pub fn trace_id(self) -> impl fmt::Display {
-        std::fmt::from_fn(move |f| write!(f, "{:032x}", self.trace_id))
-    }
-
-    /// Puts the position into the headers of a call to another service.
-    pub(crate) fn write_to(self, headers: &mut HeaderMap) {
-        if let Ok(value) = HeaderValue::from_str(&self.to_string()) {
-            headers.insert(TRACEPARENT, value);
-        }
-    }
+/// Where the caller stands, if the headers say so.
+pub(crate) fn position_of(headers: &HeaderMap) -> Option<TraceContext> {
+    TraceContext::parse(headers.get(TRACEPARENT)?.to_str().ok()?)
 }
 
-impl fmt::Display for TraceContext {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, u8::from(self.sampled))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use souk_runtime::Clock;
-
-    use super::*;
-
-    #[test]
-    fn a_trace_goes_on_with_a_new_span() {
-        let text = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        let parent = TraceContext::parse(text).unwrap();
-        assert_eq!(parent.to_string(), text);
-        let child = parent.child(&Ids::seeded(Clock::system(), 1));
-        assert_eq!(child.trace_id().to_string(), "0af7651916cd43dd8448eb211c80319c");
-        assert_ne!(child.to_string(), text);
-    }
-
-    #[test]
-    fn what_is_no_traceparent_is_ignored() {
-        let bad = [
-            "",
-            "00",
-            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
-            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
-            "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
-            "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
-            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more",
-            "00-+af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-        ];
-        for text in bad {
-            assert_eq!(TraceContext::parse(text), None, "{text}");
-        }
+/// Puts the position into the headers of a call to another service.
+pub(crate) fn tell_position(position: TraceContext, headers: &mut HeaderMap) {
+    if let Ok(value) = HeaderValue::from_str(&position.to_string()) {
+        headers.insert(TRACEPARENT, value);
     }
 }

@@ -7,6 +7,7 @@ pub mod caller;
 pub mod client;
 pub mod context;
 mod middleware;
+mod rpc;
 pub mod server;
 pub mod token;
 

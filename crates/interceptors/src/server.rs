@@ -2,7 +2,7 @@
 
 mod auth;
 mod authorize;
-mod body;
+pub(crate) mod body;
 mod config;
 mod deadline;
 mod explain;
@@ -19,6 +19,7 @@ use std::convert::Infallible;
 use http::{Request, Response};
 use souk_proto_common::{Failure, Method};
 use souk_runtime::Kernel;
+use tonic::Code;
 use tonic::body::Body;
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceBuilder, ServiceExt};
@@ -72,6 +73,11 @@ where
         .layer(Around(explain::Explain))
         .service(routes.map_err(|impossible| -> Failure { match impossible {} }));
     BoxCloneSyncService::new(service.map_err(|_: Failure| -> Infallible { unreachable!("rescue leaves no failure") }))
+}
+
+/// The name of a code, as the wire's documentation has it.
+pub(crate) fn code_name(code: Code) -> &'static str {
+    metrics::CODES[code as usize]
 }
 
 /// The context that `trace` has set.

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use souk_proto_common::Failure;
 use souk_runtime::Clock;
 use tokio::sync::Mutex;
-use tracing::warn;
+use tracing::{Instrument, warn};
 use uuid::Uuid;
 
 use crate::caller::Caller;
@@ -219,10 +219,11 @@ impl Inner {
         if wanted && refreshes.again_at.is_none_or(|at| now >= at) {
             // In a task of its own: this call may be dropped, and whoever wants to could have the source asked at every call.
             let inner = self.clone();
-            let refreshing = tokio::spawn(async move {
+            let refreshing = async move {
                 *refreshes = inner.refresh(now).await;
                 refreshes
-            });
+            };
+            let refreshing = tokio::spawn(refreshing.in_current_span());
             refreshes = refreshing.await.map_err(|_| Refused::Unverifiable)?;
         }
         self.known_key(kid).ok_or(if refreshes.failed { Refused::Unverifiable } else { Refused::Invalid })

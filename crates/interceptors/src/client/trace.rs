@@ -1,31 +1,68 @@
-//! The trace of the call that is being served goes on; a call that is made for none begins its own.
+//! The trace of what this task does goes on; a call that is made for nothing else begins its own. Each try has a CLIENT span of its own.
+
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use http::{Request, Response};
-use souk_runtime::{Ids, Kernel};
-use tonic::Status;
+use souk_proto_common::Method;
+use souk_runtime::{Kernel, TraceContext, Tracer, trace};
 use tonic::body::Body;
+use tonic::{Code, Status};
+use tracing::field::Empty;
+use tracing::{Instrument, Span, info_span};
 
-use crate::context::{self, TraceContext};
+use crate::context::tell_position;
 use crate::middleware::{Middleware, Next, pass};
+use crate::rpc;
+use crate::server::body;
 
 #[derive(Clone)]
 pub(super) struct Propagate {
-    ids: Ids,
+    tracer: Tracer,
+    methods: Arc<HashMap<&'static str, &'static Method>>,
 }
 
 impl Propagate {
-    pub(super) fn new(kernel: &Kernel) -> Self {
-        Self { ids: kernel.ids.clone() }
+    pub(super) fn new(kernel: &Kernel, methods: &[&'static [Method]]) -> Self {
+        let methods = methods.iter().flat_map(|table| table.iter()).map(|method| (method.path, method)).collect();
+        Self { tracer: kernel.tracer.clone(), methods: Arc::new(methods) }
+    }
+
+    fn begin(&self, path: &str) -> (Span, TraceContext) {
+        let method = self.methods.get(path).copied();
+        let path = method.map_or("", |method| method.path);
+        let (service, method) = method.map_or(("", ""), Method::service_and_name);
+        self.tracer.span(trace::current(), || {
+            info_span!(
+                "call",
+                otel.kind = "client",
+                otel.name = rpc::name(path),
+                otel.status_code = Empty,
+                rpc.system.name = "grpc",
+                rpc.service = service,
+                rpc.method = method,
+                rpc.grpc.status_code = Empty,
+                error.type = Empty,
+            )
+        })
     }
 }
 
 impl<S: Next<Error = Status>> Middleware<S> for Propagate {
     async fn call(&self, mut request: Request<Body>, next: S) -> Result<Response<Body>, Status> {
-        let trace = match context::current() {
-            Some(context) => context.trace.child(&self.ids),
-            None => TraceContext::new(&self.ids),
-        };
-        trace.write_to(request.headers_mut());
-        pass(next, request).await
+        let (span, position) = self.begin(request.uri().path());
+        tell_position(position, request.headers_mut());
+        let result = pass(next, request).instrument(span.clone()).await;
+        if !position.is_sampled() || !self.tracer.is_exporting() {
+            return result;
+        }
+        let end = move |code: Code| span.in_scope(|| rpc::end(&span, code, code != Code::Ok));
+        match result {
+            Ok(response) => Ok(body::observed(response, end)),
+            Err(status) => {
+                end(status.code());
+                Err(status)
+            }
+        }
     }
 }

@@ -20,7 +20,7 @@ use crate::context::{self, CallContext};
 
 /// Calls `on_end` once with the code that the call ended with: at the end of the body, or where the body is dropped before, CANCELLED, or
 /// INTERNAL if it has panicked.
-pub(super) fn observed(response: Response<Body>, on_end: impl FnOnce(Code) + Send + 'static) -> Response<Body> {
+pub(crate) fn observed(response: Response<Body>, on_end: impl FnOnce(Code) + Send + 'static) -> Response<Body> {
     let (parts, body) = response.into_parts();
     // A response without a body has its status in the headers.
     if let Some(code) = code_of(&parts.headers) {

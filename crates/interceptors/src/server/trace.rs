@@ -1,4 +1,5 @@
-//! Trace and call id: what a log line, an INTERNAL error and a call to another service can be found by.
+//! Trace and call id: what a log line, an INTERNAL error and a call to another service can be found by. The span of the call is the SERVER
+//! span of its trace.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,13 +7,17 @@ use std::sync::Arc;
 use http::{Request, Response};
 use souk_proto_common::Method;
 use souk_runtime::server::Peer;
-use souk_runtime::{Ids, Kernel};
+use souk_runtime::{Ids, Kernel, TraceContext, Tracer};
 use tonic::body::Body;
-use tracing::{Instrument, info_span};
+use tracing::field::Empty;
+use tracing::{Instrument, Span, info_span};
+use uuid::Uuid;
 
+use super::body;
 use crate::caller::Caller;
-use crate::context::{CallContext, Target, TraceContext};
+use crate::context::{CallContext, Target, position_of};
 use crate::middleware::{Middleware, Next, pass};
+use crate::rpc;
 
 /// Health and reflection: not of our contract, and open to anyone.
 const INFRASTRUCTURE: [&str; 3] = ["/grpc.health.v1.Health/", "/grpc.reflection.v1.", "/grpc.reflection.v1alpha."];
@@ -20,13 +25,14 @@ const INFRASTRUCTURE: [&str; 3] = ["/grpc.health.v1.Health/", "/grpc.reflection.
 #[derive(Clone)]
 pub(super) struct Trace {
     ids: Ids,
+    tracer: Tracer,
     methods: Arc<HashMap<&'static str, &'static Method>>,
 }
 
 impl Trace {
     pub(super) fn new(kernel: &Kernel, methods: &[&'static [Method]]) -> Self {
         let methods = methods.iter().flat_map(|table| table.iter()).map(|method| (method.path, method)).collect();
-        Self { ids: kernel.ids.clone(), methods: Arc::new(methods) }
+        Self { ids: kernel.ids.clone(), tracer: kernel.tracer.clone(), methods: Arc::new(methods) }
     }
 
     fn target(&self, path: &str) -> Target {
@@ -43,19 +49,15 @@ impl Trace {
 
 impl<S: Next> Middleware<S> for Trace {
     async fn call(&self, mut request: Request<Body>, next: S) -> Result<Response<Body>, S::Error> {
-        let peer = request.extensions().get::<Peer>().map(|peer| peer.address.ip());
+        let peer = request.extensions().get::<Peer>();
+        let asked = position_of(request.headers());
+        // A peer that has shown a certificate of ours is a service of ours, and has decided for its own callers.
+        let ours = peer.is_some_and(|peer| !peer.certificate_names.is_empty());
+        let caller = asked.map(|asked| if ours { asked } else { self.tracer.admit(asked) });
+        let peer = peer.map(|peer| peer.address.ip());
         let call_id = self.ids.new_id();
-        let trace = TraceContext::of_headers(request.headers(), &self.ids);
         let target = self.target(request.uri().path());
-        let (service, method) = target.method().map_or(("", ""), Method::service_and_name);
-        let span = info_span!(
-            "rpc",
-            rpc.system = "grpc",
-            rpc.service = service,
-            rpc.method = method,
-            trace_id = %trace.trace_id(),
-            %call_id,
-        );
+        let (span, trace) = self.begin(caller, target, call_id);
         let context = CallContext {
             call_id,
             trace,
@@ -66,6 +68,34 @@ impl<S: Next> Middleware<S> for Trace {
             span: span.clone(),
         };
         request.extensions_mut().insert(context);
-        pass(next, request).instrument(span).await
+        let response = pass(next, request).instrument(span.clone()).await?;
+        if !trace.is_sampled() || !self.tracer.is_exporting() {
+            return Ok(response);
+        }
+        Ok(body::observed(response, move |code| span.in_scope(|| rpc::end(&span, code, rpc::is_servers_fault(code)))))
+    }
+}
+
+impl Trace {
+    /// The span of a call. Nobody needs a trace of the orchestrator's questions, unless it asks for one.
+    fn begin(&self, caller: Option<TraceContext>, target: Target, call_id: Uuid) -> (Span, TraceContext) {
+        let nobody = || (target == Target::Infrastructure).then(|| TraceContext::new(&self.ids));
+        let parent = caller.or_else(nobody);
+        let path = target.method().map_or("", |method| method.path);
+        let (service, method) = target.method().map_or(("", ""), Method::service_and_name);
+        self.tracer.span(parent, || {
+            info_span!(
+                "rpc",
+                %call_id,
+                otel.kind = "server",
+                otel.name = rpc::name(path),
+                otel.status_code = Empty,
+                rpc.system.name = "grpc",
+                rpc.service = service,
+                rpc.method = method,
+                rpc.grpc.status_code = Empty,
+                error.type = Empty,
+            )
+        })
     }
 }

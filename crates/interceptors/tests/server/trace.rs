@@ -75,8 +75,11 @@ async fn every_call_has_a_span_with_its_id_and_trace_even_one_that_is_refused() 
     assert!(spans[1..].iter().all(|span| span["rpc.service"] == "probe.v1.Probe"), "{spans:?}");
     let ids: HashSet<&str> = spans.iter().map(|span| span["call_id"].as_str()).collect();
     assert_eq!(ids.len(), 4);
-    assert!(spans[..3].iter().all(|span| span["trace_id"] == TRACE_ID), "{spans:?}");
-    assert_ne!(spans[3]["trace_id"], TRACE_ID);
+    let refused = logs.lines("call refused");
+    let traces: Vec<&str> = refused.iter().map(|line| line.fields["trace_id"].as_str()).collect();
+    assert_eq!(traces, [TRACE_ID; 2]);
+    let ended = logs.lines("call");
+    assert_eq!(ended[0].fields["trace_id"], TRACE_ID);
 }
 
 #[tokio::test]
