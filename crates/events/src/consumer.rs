@@ -17,9 +17,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use souk_db::{Db, Kind, Tx};
 use souk_runtime::config::{BATCH, MS_MAX, check_bounds};
-use souk_runtime::{Kernel, Metrics, story};
+use souk_runtime::{Kernel, Metrics, story, trace};
 use tokio::sync::Semaphore;
-use tracing::{Instrument, error, info_span, warn};
+use tracing::field::Empty;
+use tracing::{Instrument, Span, error, info_span, warn};
 use uuid::Uuid;
 
 use crate::bus::BusError;
@@ -234,10 +235,30 @@ impl Subscription {
 
     /// Applies an event, once however often it is delivered, or parks it.
     pub(crate) async fn deliver(&self, event: &Event) -> Result<(), BusError> {
-        let traceparent = event.traceparent.as_deref();
-        let span = info_span!("consume", consumer = self.name(), event = %event.id, kind = event.kind, traceparent);
-        let delivered = self.deliver_or_park(event).instrument(span).await;
+        let (span, position) = self.consumer.kernel.tracer.span(event.position(), || self.span(event));
+        let delivered = trace::scope(position, self.deliver_or_park(event)).instrument(span.clone()).await;
+        if delivered.is_err() {
+            span.record("otel.status_code", "ERROR");
+        }
         delivered.map_err(|source| BusError::Consumer { consumer: self.name(), source })
+    }
+
+    /// The CONSUMER span of an event, by OpenTelemetry's conventions for messaging.
+    fn span(&self, event: &Event) -> Span {
+        info_span!(
+            "consume",
+            consumer = self.name(),
+            event = %event.id,
+            kind = event.kind,
+            otel.kind = "consumer",
+            otel.name = %format_args!("process {}", event.subject),
+            otel.status_code = Empty,
+            messaging.system = "souk",
+            messaging.operation.type = "process",
+            messaging.destination.name = event.subject,
+            messaging.consumer.group.name = self.name(),
+            messaging.message.id = %event.id,
+        )
     }
 
     async fn deliver_or_park(&self, event: &Event) -> Result<(), souk_db::Error> {

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use prost::{Message, Name};
+use souk_runtime::TraceContext;
 use uuid::Uuid;
 
 /// Something that happened to one aggregate.
@@ -85,6 +86,11 @@ impl Event {
     #[must_use]
     pub fn traced(self, traceparent: Option<String>) -> Self {
         Self { traceparent, ..self }
+    }
+
+    /// Where it happened in a trace.
+    pub fn position(&self) -> Option<TraceContext> {
+        TraceContext::parse(self.traceparent.as_deref()?)
     }
 
     /// The payload.

@@ -6,10 +6,11 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use souk_db::Error;
 use souk_db::lease::Lease;
-use souk_runtime::story;
+use souk_runtime::{Tracer, story};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
-use tracing::{Instrument, Span, warn};
+use tracing::field::Empty;
+use tracing::{Instrument, Span, info_span, warn};
 use uuid::Uuid;
 
 use super::Relay;
@@ -230,7 +231,8 @@ impl<'r> Term<'r> {
         self.busy.retain(|aggregate, busy| busy.is_closed(now) || read.chains.contains_key(aggregate));
         for (aggregate, events) in read.chains {
             self.busy.entry(aggregate.clone()).or_default().until = None;
-            let publishing = publish(relay.bus.clone(), place.clone(), aggregate, events);
+            let tracer = relay.kernel.tracer.clone();
+            let publishing = publish(relay.bus.clone(), tracer, place.clone(), aggregate, events);
             self.chains.spawn(publishing.instrument(Span::current()));
         }
         Ok(())
@@ -298,13 +300,36 @@ impl<'r> Term<'r> {
 }
 
 /// Publishes events of one aggregate at a place, in order, up to the first that fails.
-async fn publish(bus: Bus, place: Place, aggregate: String, events: Vec<Event>) -> Published {
+async fn publish(bus: Bus, tracer: Tracer, place: Place, aggregate: String, events: Vec<Event>) -> Published {
     let mut acknowledged = Vec::with_capacity(events.len());
     for event in events {
-        match bus.publish_at(&event, &place).await {
+        match publish_one(&bus, &tracer, &place, &event).await {
             Ok(sequence) => acknowledged.push(Acknowledged { event: event.id, sequence }),
             Err(error) => return Published { aggregate, place, acknowledged, failed: Some((event.id, error)) },
         }
     }
     Published { aggregate, place, acknowledged, failed: None }
+}
+
+/// Publishes an event in the trace in which it happened: a PRODUCER span, by OpenTelemetry's conventions for messaging.
+async fn publish_one(bus: &Bus, tracer: &Tracer, place: &Place, event: &Event) -> Result<u64, BusError> {
+    let Some(position) = event.position() else { return bus.publish_at(event, place).await };
+    let (span, _) = tracer.span(Some(position), || {
+        info_span!(
+            "publish",
+            event = %event.id,
+            otel.kind = "producer",
+            otel.name = %format_args!("publish {}", event.subject),
+            otel.status_code = Empty,
+            messaging.system = "souk",
+            messaging.operation.type = "send",
+            messaging.destination.name = event.subject,
+            messaging.message.id = %event.id,
+        )
+    });
+    let published = bus.publish_at(event, place).instrument(span.clone()).await;
+    if published.is_err() {
+        span.record("otel.status_code", "ERROR");
+    }
+    published
 }

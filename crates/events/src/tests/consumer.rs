@@ -1,12 +1,14 @@
 //! The consumer: once, however often; again, but not for ever; and what an operator can do.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use souk_runtime::{TraceContext, trace};
 
 use super::{Plot, World, event, events, on_both, on_every_bus};
 use crate::steps::Steps;
-use crate::{BusError, ConsumerConfig, DeadLetter, ReplayError, dead_letters};
+use crate::{BusError, ConsumerConfig, DeadLetter, Event, ReplayError, dead_letters};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -205,6 +207,25 @@ async fn the_inbox_is_forgotten_after_its_time_and_dead_letters_are_not() {
         world.until_with(600 * SECOND, || async { world.count("inbox").await < 6 }).await;
         world.until(|| async { world.count("inbox").await == 1 }).await;
         assert_eq!(world.dead_letters().await.len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_handler_works_in_the_trace_of_the_event() {
+    on_every_bus(|world| async move {
+        let seen: Arc<Mutex<Option<TraceContext>>> = Arc::default();
+        let sink = seen.clone();
+        let plot = move |_: &Event, _| {
+            *sink.lock().unwrap() = trace::current();
+            Plot::Apply
+        };
+        world.subscribe(plot);
+        let event = event("a", 2);
+        world.deliver(&event).await;
+        let (happened, handled) = (event.position().unwrap(), seen.lock().unwrap().unwrap());
+        assert_eq!(handled.trace_id().to_string(), happened.trace_id().to_string());
+        assert_ne!(handled, happened, "at a place of its own");
     })
     .await;
 }
