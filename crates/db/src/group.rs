@@ -13,8 +13,10 @@ use futures::FutureExt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use souk_runtime::config::check_bounds;
+use souk_runtime::{TraceContext, trace};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
+use tracing::{Instrument, Span, info_span};
 
 use crate::connect::Db;
 use crate::error::{Error, Kind};
@@ -131,6 +133,9 @@ struct Queued<B: Batch> {
 struct Ticket<B: Batch> {
     deadline: Option<Instant>,
     answer: oneshot::Sender<Answer<B>>,
+    /// What its caller waits in; of a trace that is recorded or not.
+    waiting: Span,
+    recorded: bool,
 }
 
 type Answer<B> = Result<<B as Batch>::Reply, GroupError<<B as Batch>::Error>>;
@@ -148,9 +153,11 @@ impl<B: Batch> GroupCommit<B> {
     /// Hands in a command and waits for the commit of its batch. Dropped before a transaction took it up, it is not done.
     pub async fn submit(&self, command: B::Command, deadline: Option<Instant>) -> Answer<B> {
         let (answer, answered) = oneshot::channel();
-        let ticket = Ticket { deadline, answer };
+        let waiting = info_span!("group commit");
+        let recorded = trace::current().is_some_and(TraceContext::is_sampled);
+        let ticket = Ticket { deadline, answer, waiting: waiting.clone(), recorded };
         self.queue.try_send(Queued { command, ticket }).map_err(|_| GroupError::QueueFull)?;
-        answered.await.unwrap_or_else(|_| Err(Error::worker_ended().into()))
+        answered.instrument(waiting).await.unwrap_or_else(|_| Err(Error::worker_ended().into()))
     }
 
     /// What the group has done so far.
@@ -204,7 +211,8 @@ impl<B: Batch> Worker<B> {
     async fn commit(&self, part: &mut Part<B>) -> Result<Vec<Answer<B>>, Error> {
         let mut tries = 1;
         loop {
-            match self.commit_once(part).await {
+            let span = part.span();
+            match self.commit_once(part).instrument(span).await {
                 Err(error) if error.kind() == Kind::Conflict && tries < CONFLICT_TRIES => tries += 1,
                 result => return result,
             }
@@ -245,6 +253,20 @@ impl<B: Batch> Worker<B> {
                 part.tickets.push(ticket);
             }
         }
+    }
+}
+
+impl<B: Batch> Part<B> {
+    /// The span of a transaction that serves many traces: it stands in the first that is recorded, and is linked with the others.
+    fn span(&self) -> Span {
+        let mut recorded = self.tickets.iter().filter(|ticket| ticket.recorded).map(|ticket| &ticket.waiting);
+        let Some(first) = recorded.next() else { return Span::none() };
+        let span = first.in_scope(|| info_span!("batch", commands = self.commands.len()));
+        for other in recorded {
+            span.follows_from(other);
+            other.follows_from(&span);
+        }
+        span
     }
 }
 
