@@ -1,13 +1,14 @@
 //! The events that the inventory publishes. Each goes to the outbox in the transaction of what it tells.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 use prost::{Message, Name};
 use souk_events::Event;
-use souk_interceptors::context;
 use souk_proto_inventory::v1 as pb;
-use souk_runtime::Ids;
+use souk_runtime::{Ids, trace};
 
-use crate::domain::book::{Changes, Notice};
+use crate::domain::book::{Changed, Changes, Notice};
 use crate::domain::{Product, Reservation, StockLevel};
 
 /// The `source` of every event of this service.
@@ -27,10 +28,39 @@ pub fn product_updated(product: &Product, ids: &Ids) -> Event {
     event(ids, "souk.inventory.product.updated", about_product(product), product.updated_at, &payload)
 }
 
+/// In which traces the events of a batch happened.
+#[derive(Clone, Debug, Default)]
+pub struct Origins {
+    /// Of each notice, in order.
+    notices: Vec<Option<String>>,
+    /// Those of all calls.
+    calls: BTreeSet<Option<String>>,
+}
+
+impl Origins {
+    /// A call at this position has been done; by now there are so many notices.
+    pub fn note(&mut self, notices: usize, traceparent: Option<&str>) {
+        self.notices.resize(notices, traceparent.map(str::to_owned));
+        self.calls.insert(traceparent.map(str::to_owned));
+    }
+
+    fn of_notice(&self, place: usize) -> Option<String> {
+        self.notices.get(place).cloned().flatten()
+    }
+
+    /// That of the one call; many have no trace in common.
+    fn of_all(&self) -> Option<String> {
+        let mut calls = self.calls.iter();
+        calls.next().filter(|_| calls.next().is_none()).cloned().flatten()
+    }
+}
+
 /// Everything that a batch of changes of stock did: each step of each reservation, and the level of each record at the end.
-pub fn of_changes(changes: &Changes, ids: &Ids, now: DateTime<Utc>) -> Vec<Event> {
-    let notices = changes.notices.iter().map(|notice| reservation_event(notice, ids));
-    let levels = changes.stocks.iter().map(|changed| stock_changed(&changed.now, ids, now));
+pub fn of_changes(changes: &Changes, origins: &Origins, ids: &Ids, now: DateTime<Utc>) -> Vec<Event> {
+    let notice = |(place, notice)| reservation_event(notice, ids).traced(origins.of_notice(place));
+    let notices = changes.notices.iter().enumerate().map(notice);
+    let level = |changed: &Changed<StockLevel>| stock_changed(&changed.now, ids, now).traced(origins.of_all());
+    let levels = changes.stocks.iter().map(level);
     notices.chain(levels).collect()
 }
 
@@ -80,6 +110,22 @@ fn event<M: Message + Name>(
     payload: &M,
 ) -> Event {
     let event = Event::new(ids.new_id(), SOURCE, subject, (aggregate, version), time, payload);
-    // A batch belongs to many calls, and to no trace.
-    event.traced(context::current().map(|context| context.trace.to_string()))
+    event.traced(trace::current().map(|position| position.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_of_a_batch_belongs_to_the_call_that_made_it() {
+        let mut origins = Origins::default();
+        origins.note(2, Some("first"));
+        assert_eq!(origins.of_all().as_deref(), Some("first"));
+        origins.note(2, None); // refused, and in no trace
+        origins.note(3, Some("third"));
+        let places: Vec<Option<String>> = (0..4).map(|place| origins.of_notice(place)).collect();
+        assert_eq!(places, [Some("first".into()), Some("first".into()), Some("third".into()), None]);
+        assert_eq!(origins.of_all(), None);
+    }
 }

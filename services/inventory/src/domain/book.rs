@@ -173,6 +173,11 @@ impl Book {
         Ok(answer)
     }
 
+    /// How many notices there are by now.
+    pub fn notices(&self) -> usize {
+        self.notices.len()
+    }
+
     /// Closes the book: what is to be saved.
     pub fn close(mut self) -> Changes {
         let stocks = self.stocks_changed.into_iter().filter_map(|(key, version_before)| {

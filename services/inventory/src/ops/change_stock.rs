@@ -9,14 +9,14 @@ use chrono::{DateTime, Utc};
 use souk_db::{Batch, Decided, Error as DbError, Tx};
 use souk_events::outbox;
 use souk_interceptors::{Caller, context};
-use souk_runtime::{Clock, Ids, failpoint};
+use souk_runtime::{Clock, Ids, failpoint, trace};
 use uuid::Uuid;
 
 use crate::domain::book::{AnswerKey, Changes};
 use crate::domain::command::{Answer, CallKey, SELF, Stamp};
 use crate::domain::{Book, Command, Refusal, Reply, Reservation, StockLevel};
 use crate::error::Error;
-use crate::events;
+use crate::events::{self, Origins};
 use crate::ops::App;
 use crate::store;
 
@@ -30,6 +30,8 @@ pub struct Instruction {
     actor: String,
     /// Without a key: what the service does by itself.
     commands: Vec<(Option<CallKey>, Command)>,
+    /// Where they were given in a trace.
+    traceparent: Option<String>,
 }
 
 /// What became of each command of an instruction, and which levels its batch has changed.
@@ -71,9 +73,12 @@ impl Batch for StockBatch {
         let (due, mut levels) = self.due_holds(tx, &commands, now).await?;
         let answers: Vec<AnswerKey> = instructions.iter().flat_map(Instruction::answer_keys).collect();
         let mut book = Book::open(store::load(tx, &commands, &due, &answers).await?, now);
-        let decisions: Vec<Vec<Decision>> =
-            instructions.iter().map(|instruction| instruction.decide(&mut book, now)).collect();
-        levels.extend(self.save(tx, book, now).await?);
+        let (mut decisions, mut origins) = (Vec::with_capacity(instructions.len()), Origins::default());
+        for instruction in instructions {
+            decisions.push(instruction.decide(&mut book, now));
+            origins.note(book.notices(), instruction.traceparent.as_deref());
+        }
+        levels.extend(self.save(tx, book, &origins, now).await?);
         failpoint(BEFORE_COMMIT);
         let changed = Arc::new(ChangedLevels { levels, told: AtomicBool::new(false) });
         Ok(decisions.into_iter().map(|answers| Ok(Done { answers, changed: changed.clone() })).collect())
@@ -81,6 +86,12 @@ impl Batch for StockBatch {
 }
 
 impl Instruction {
+    /// Given here and now.
+    fn of(actor: &str, commands: Vec<(Option<CallKey>, Command)>) -> Self {
+        let traceparent = trace::current().map(|position| position.to_string());
+        Self { actor: actor.to_owned(), commands, traceparent }
+    }
+
     fn commands(&self) -> impl Iterator<Item = &Command> {
         self.commands.iter().map(|(_, command)| command)
     }
@@ -122,15 +133,21 @@ impl StockBatch {
                 Ok(_) => {}
                 Err(_) => return Err(DbError::bug("due holds cannot be ended")),
             }
-            levels.extend(self.save(tx, book, now).await?);
+            levels.extend(self.save(tx, book, &Origins::default(), now).await?);
         }
     }
 
     /// Writes what the book has come to; the levels that changed.
-    async fn save(&self, tx: &mut Tx, book: Book, now: DateTime<Utc>) -> Result<Vec<StockLevel>, DbError> {
+    async fn save(
+        &self,
+        tx: &mut Tx,
+        book: Book,
+        origins: &Origins,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<StockLevel>, DbError> {
         let changes: Changes = book.close();
         store::save(tx, &changes, now).await?;
-        outbox::append(tx, &events::of_changes(&changes, &self.ids, now)).await?;
+        outbox::append(tx, &events::of_changes(&changes, origins, &self.ids, now)).await?;
         Ok(changes.stocks.into_iter().map(|changed| changed.now).collect())
     }
 }
@@ -155,12 +172,12 @@ pub(super) async fn change_all(
         return Ok(Vec::new());
     }
     let commands = commands.into_iter().map(|(key, command)| (Some(key), command)).collect();
-    submit(app, Instruction { actor: caller.subject().to_owned(), commands }).await.map_err(Error::of_keyed)
+    submit(app, Instruction::of(caller.subject(), commands)).await.map_err(Error::of_keyed)
 }
 
 /// Has the service's own command done, and tells who watches.
 pub(super) async fn change_by_itself(app: &App, command: Command) -> Result<Answer<Reply>, Error> {
-    only(submit(app, Instruction { actor: SELF.to_owned(), commands: vec![(None, command)] }).await?)
+    only(submit(app, Instruction::of(SELF, vec![(None, command)])).await?)
 }
 
 async fn submit(app: &App, instruction: Instruction) -> Result<Vec<Decision>, Error> {
