@@ -137,6 +137,7 @@ pub async fn open(kernel: &Kernel, config: &Config, deps: &Deps, token: ServiceT
         saga: config.saga.clone(),
         limits: config.limits.clone(),
         shutdown: kernel.tasks.shutdown().clone(),
+        tracer: kernel.tracer.clone(),
         clock,
         ids,
         db,

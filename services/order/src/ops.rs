@@ -20,7 +20,7 @@ use souk_db::idempotency::Key;
 use souk_db::{Db, GroupCommit, InFlight, Turn};
 use souk_events::{RelayHandle, Subscription};
 use souk_interceptors::{Caller, context};
-use souk_runtime::{Clock, Ids};
+use souk_runtime::{Clock, Ids, Tracer};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -41,6 +41,8 @@ pub struct App {
     pub clock: Clock,
     /// Ids of orders, events and workers.
     pub ids: Ids,
+    /// Begins the spans of what is done later.
+    pub tracer: Tracer,
     /// The tables.
     pub db: Db,
     /// Where new orders go.

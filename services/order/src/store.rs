@@ -13,7 +13,7 @@ use souk_db::{Error, MigrationSet};
 
 pub use orders::{NewOrder, Placed, insert_orders, orders_by_key, orders_for_update, update_orders};
 pub use saga::{
-    Backlog, Finished, Postponed, backlog, claim_steps, drop_step, finish_steps, hasten_steps, insert_steps,
+    Backlog, Finished, NewStep, Postponed, backlog, claim_steps, drop_step, finish_steps, hasten_steps, insert_steps,
     lock_current, postpone_steps, reservations_of,
 };
 pub use versions::{

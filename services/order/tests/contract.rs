@@ -8,7 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use souk_db::{Db, Kind, MigrationSet, schema, sql};
 use souk_order::domain::commands::Position;
 use souk_order::domain::{Canceller, ListOrders, Order, OrderId, OrderLine, OrderState, Sku, Step, StepKind, UserId};
-use souk_order::store::{self, Finished, Head, NewOrder, Postponed, Version};
+use souk_order::store::{self, Finished, Head, NewOrder, NewStep, Postponed, Version};
 use souk_proto_common::{Currency, IdempotencyKey, Money};
 use souk_testkit::on_both;
 use uuid::Uuid;
@@ -53,6 +53,8 @@ fn version(order: &Order) -> Version {
     Version { order_id: order.id, version: order.version, snapshot, created_at: order.updated_at }
 }
 
+const POSITION: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
 /// Stores orders with their first version and step; those that were stored.
 async fn place(db: &Db, orders: &[NewOrder]) -> HashSet<OrderId> {
     let mut tx = db.write().await.unwrap();
@@ -60,10 +62,14 @@ async fn place(db: &Db, orders: &[NewOrder]) -> HashSet<OrderId> {
     let new = orders.iter().filter(|new| stored.contains(&new.order.id));
     let versions: Vec<Version> = new.map(|new| version(&new.order)).collect();
     store::insert_versions(&mut tx, &versions).await.unwrap();
-    let steps: Vec<_> = stored.iter().map(|id| (*id, StepKind::CommitStock, at(60))).collect();
+    let steps: Vec<NewStep> = stored.iter().map(|id| new_step(*id, StepKind::CommitStock)).collect();
     store::insert_steps(&mut tx, &steps, at(0)).await.unwrap();
     tx.commit().await.unwrap();
     stored
+}
+
+fn new_step(order_id: OrderId, kind: StepKind) -> NewStep {
+    NewStep { order_id, kind, deadline_at: at(60), traceparent: Some(POSITION.to_owned()) }
 }
 
 async fn save(db: &Db, order: &Order) -> Result<(), souk_db::Error> {
@@ -83,7 +89,9 @@ async fn claim(db: &Db, now: DateTime<Utc>, limit: i64) -> Vec<Step> {
     let lease_until = now + TimeDelta::seconds(15);
     let steps = store::claim_steps(&mut tx, Uuid::from_u128(1), now, lease_until, limit).await.unwrap();
     tx.commit().await.unwrap();
-    steps
+    let positions: Vec<String> = steps.iter().map(|(_, position)| position.unwrap().to_string()).collect();
+    assert_eq!(positions, vec![POSITION; steps.len()], "a step comes back with its place in a trace");
+    steps.into_iter().map(|(step, _)| step).collect()
 }
 
 #[tokio::test]
@@ -324,7 +332,7 @@ async fn a_step_that_is_dropped_is_never_done() {
         assert!(store::drop_step(&mut tx, id(1), StepKind::CommitStock, at(1)).await.unwrap());
         assert!(!store::drop_step(&mut tx, id(1), StepKind::CommitStock, at(1)).await.unwrap());
         assert_eq!(store::lock_current(&mut tx, &[step]).await.unwrap(), []);
-        let release = [(id(1), StepKind::ReleaseStock, at(60))];
+        let release = [new_step(id(1), StepKind::ReleaseStock)];
         store::insert_steps(&mut tx, &release, at(1)).await.unwrap();
         store::insert_steps(&mut tx, &release, at(9)).await.unwrap();
         tx.commit().await.unwrap();

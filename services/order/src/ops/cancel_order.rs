@@ -22,6 +22,7 @@ use souk_runtime::failpoint;
 use super::{Answer, App, CANCEL_ALL, permitted, take_turn};
 use crate::domain::{CancelOrder, Canceller, Order, StepKind, UserId};
 use crate::error::Error;
+use crate::store::NewStep;
 use crate::{events, failpoints, store};
 
 /// The path of the RPC, for its keys.
@@ -72,12 +73,13 @@ fn canceller(caller: &Caller, order: &Order) -> Canceller {
 async fn save(app: &App, tx: &mut Tx, cancelled: &Order) -> Result<Vec<u8>, Error> {
     let now = app.clock.now();
     let traceparent = context::current().map(|context| context.trace.to_string());
-    let record = events::record(cancelled, &app.ids, traceparent);
+    let record = events::record(cancelled, &app.ids, traceparent.clone());
     let snapshot = record.version.snapshot.clone();
     store::update_orders(tx, std::slice::from_ref(cancelled)).await?;
     events::keep(tx, vec![record]).await?;
     store::drop_step(tx, cancelled.id, StepKind::CommitStock, now).await?;
     let deadline_at = now + super::drive_saga::millis(app.saga.deadline_ms);
-    store::insert_steps(tx, &[(cancelled.id, StepKind::ReleaseStock, deadline_at)], now).await?;
+    let release = NewStep { order_id: cancelled.id, kind: StepKind::ReleaseStock, deadline_at, traceparent };
+    store::insert_steps(tx, &[release], now).await?;
     Ok(snapshot)
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use souk_db::{Batch, Decided, Error as DbError, GroupError, Tx};
-use souk_runtime::{Clock, Ids, failpoint};
-use tracing::{debug, error, warn};
+use souk_runtime::{Clock, Ids, TraceContext, failpoint, trace};
+use tracing::{Instrument, debug, error, info_span, warn};
 use uuid::Uuid;
 
 use super::App;
@@ -20,7 +20,7 @@ use crate::domain::{Attempt, Order, OrderId, Step, StepKind};
 use crate::error::Error;
 use crate::events::{self, Record};
 use crate::failpoints;
-use crate::store::{self, Finished, Postponed};
+use crate::store::{self, Finished, NewStep, Postponed};
 
 /// A step that this process has taken up, and the stock that it is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct Claimed {
     pub step: Step,
     /// The inventory's name for the order's stock.
     pub reservation_id: Uuid,
+    /// Where it was left in a trace.
+    pub position: Option<TraceContext>,
 }
 
 /// Takes up to `limit` due steps for `holder`.
@@ -37,20 +39,20 @@ pub async fn claim(app: &App, holder: Uuid, limit: usize) -> Result<Vec<Claimed>
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut tx = app.db.write().await?;
     let steps = store::claim_steps(&mut tx, holder, now, now + millis(app.saga.lease_ms), limit).await?;
-    let mut ids: Vec<OrderId> = steps.iter().map(|step| step.order_id).collect();
+    let mut ids: Vec<OrderId> = steps.iter().map(|(step, _)| step.order_id).collect();
     ids.dedup();
     let reservations: HashMap<OrderId, Uuid> = store::reservations_of(&mut tx, &ids).await?.into_iter().collect();
     tx.commit().await?;
     if !steps.is_empty() {
         failpoint(failpoints::SAGA_AFTER_CLAIM);
     }
-    let claimed = |step: Step| {
+    let claimed = |(step, position): (Step, Option<TraceContext>)| {
         let reservation_id = reservations.get(&step.order_id).copied();
         if reservation_id.is_none() {
             // A bug, which must not keep the steps from being done that were taken up with this one.
             error!(order_id = %step.order_id, step = step.kind.name(), "a step has no order");
         }
-        Some(Claimed { step, reservation_id: reservation_id? })
+        Some(Claimed { step, reservation_id: reservation_id?, position })
     };
     Ok(steps.into_iter().filter_map(claimed).collect())
 }
@@ -71,9 +73,23 @@ pub enum Driven {
     Superseded,
 }
 
-/// Tries a step once, and stores what came of it. Where that cannot be stored, the lease runs out and the step is tried again.
+/// Tries a step once, and stores what came of it, in the trace in which it was left. Where that cannot be stored, the lease runs out and the step is tried again.
 pub async fn drive(app: &App, claimed: Claimed) -> Result<Driven, Error> {
-    let Claimed { step, reservation_id } = claimed;
+    let Claimed { step, reservation_id, position } = claimed;
+    let (span, position) = app.tracer.span(position, || {
+        info_span!(
+            "step",
+            order_id = %step.order_id,
+            step = step.kind.name(),
+            attempts = step.attempts,
+            otel.kind = "internal",
+            otel.name = %format_args!("step {}", step.kind.name()),
+        )
+    });
+    trace::scope(position, drive_there(app, step, reservation_id)).instrument(span).await
+}
+
+async fn drive_there(app: &App, step: Step, reservation_id: Uuid) -> Result<Driven, Error> {
     let (before, after) = match step.kind {
         StepKind::CommitStock => (failpoints::SAGA_BEFORE_COMMIT_STOCK, failpoints::SAGA_AFTER_COMMIT_STOCK),
         StepKind::ReleaseStock => (failpoints::SAGA_BEFORE_RELEASE_STOCK, failpoints::SAGA_AFTER_RELEASE_STOCK),
@@ -101,7 +117,8 @@ pub async fn drive(app: &App, claimed: Claimed) -> Result<Driven, Error> {
 /// Stores what a try of a step came to.
 pub async fn finish(app: &App, step: Step, attempt: Attempt) -> Result<Driven, Error> {
     let due_at = app.clock.now() + backoff(&app.saga, &app.ids, step.attempts);
-    app.finishing.submit(Tried { step, attempt, due_at }, None).await.map_err(|error| match error {
+    let traceparent = trace::current().map(|position| position.to_string());
+    app.finishing.submit(Tried { step, attempt, due_at, traceparent }, None).await.map_err(|error| match error {
         GroupError::QueueFull => Error::Busy,
         GroupError::Expired => Error::DeadlineExceeded,
         GroupError::Db(error) => Error::Database(error),
@@ -138,6 +155,7 @@ pub struct Tried {
     step: Step,
     attempt: Attempt,
     due_at: DateTime<Utc>,
+    traceparent: Option<String>,
 }
 
 /// The transaction of a group: what tries came to, each with the change of its order.
@@ -157,7 +175,7 @@ struct Changes {
     orders: Vec<Order>,
     records: Vec<Record>,
     finished: Vec<Finished>,
-    next: Vec<(OrderId, StepKind, DateTime<Utc>)>,
+    next: Vec<NewStep>,
     postponed: Vec<Postponed>,
 }
 
@@ -211,10 +229,12 @@ impl FinishBatch {
         let order = orders.get(&order_id).ok_or_else(|| DbError::bug("a step has no order"))?;
         let Conclusion { order: after, next } = conclude(kind, order, answer, now);
         changes.finished.push(Finished { order_id, kind });
-        changes.next.extend(next.map(|next| (order_id, next, now + self.step_deadline)));
+        let traceparent = tried.traceparent.clone();
+        let deadline_at = now + self.step_deadline;
+        changes.next.extend(next.map(|kind| NewStep { order_id, kind, deadline_at, traceparent: traceparent.clone() }));
         let version = after.as_ref().map(|order| order.version);
         if let Some(order) = after {
-            changes.records.push(events::record(&order, &self.ids, None));
+            changes.records.push(events::record(&order, &self.ids, traceparent));
             changes.orders.push(order.clone());
             orders.insert(order_id, order);
         }

@@ -27,7 +27,7 @@ use crate::domain::{Order, OrderId, OrderLine, PlaceOrder, Sku, StepKind, UserId
 use crate::error::Error;
 use crate::events::{self, Record};
 use crate::failpoints;
-use crate::store::{self, NewOrder, Placed};
+use crate::store::{self, NewOrder, NewStep, Placed};
 
 /// The path of the RPC, for its keys.
 pub const METHOD: &str = "/souk.order.v1.OrderService/PlaceOrder";
@@ -159,8 +159,8 @@ impl Batch for PlaceBatch {
         let is_stored = |placing: &&Placing| stored.contains(&placing.new.order.id);
         events::keep(tx, commands.iter().filter(is_stored).map(|placing| placing.record.clone()).collect()).await?;
         let now = self.clock.now();
-        let steps: Vec<(OrderId, StepKind, DateTime<Utc>)> =
-            stored.iter().map(|id| (*id, StepKind::CommitStock, now + self.step_deadline)).collect();
+        let steps: Vec<NewStep> =
+            commands.iter().filter(is_stored).map(|placing| placing.first_step(now + self.step_deadline)).collect();
         store::insert_steps(tx, &steps, now).await?;
         let before = taken(tx, commands.iter().filter(|placing| !is_stored(placing))).await?;
         failpoint(failpoints::PLACE_BEFORE_COMMIT);
@@ -191,6 +191,11 @@ impl Placing {
     /// A new order and its record.
     pub fn new(new: NewOrder, record: Record) -> Self {
         Self { new, record }
+    }
+
+    fn first_step(&self, deadline_at: DateTime<Utc>) -> NewStep {
+        let traceparent = self.record.event.traceparent.clone();
+        NewStep { order_id: self.new.order.id, kind: StepKind::CommitStock, deadline_at, traceparent }
     }
 
     fn key(&self) -> (UserId, Uuid) {

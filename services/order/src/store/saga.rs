@@ -2,30 +2,41 @@
 
 use chrono::{DateTime, Utc};
 use souk_db::{Engine, Error, Statement, Tx, many, sql};
+use souk_runtime::TraceContext;
 use uuid::Uuid;
 
 use super::corrupt;
 use crate::domain::{OrderId, Step, StepKind};
 
-/// Stores steps that are due at once, each with the time by which it should be done. One that is there already stays as it is.
-pub async fn insert_steps(
-    tx: &mut Tx,
-    steps: &[(OrderId, StepKind, DateTime<Utc>)],
-    now: DateTime<Utc>,
-) -> Result<(), Error> {
-    let text =
-        "INSERT INTO saga_steps (order_id, step, state, due_at, deadline_at, epoch, attempts, created_at, updated_at)
+/// A new step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewStep {
+    /// Whose.
+    pub order_id: OrderId,
+    /// What.
+    pub kind: StepKind,
+    /// By then it should be done.
+    pub deadline_at: DateTime<Utc>,
+    /// Where it was left in a trace.
+    pub traceparent: Option<String>,
+}
+
+/// Stores steps that are due at once. One that is there already stays as it is.
+pub async fn insert_steps(tx: &mut Tx, steps: &[NewStep], now: DateTime<Utc>) -> Result<(), Error> {
+    let text = "INSERT INTO saga_steps
+             (order_id, step, state, due_at, deadline_at, epoch, attempts, created_at, updated_at, traceparent)
          VALUES {rows} ON CONFLICT DO NOTHING";
-    let statements = many(text, steps, |row, (order_id, kind, deadline_at)| {
-        row.bind(order_id.0)
-            .bind(kind.name())
+    let statements = many(text, steps, |row, step| {
+        row.bind(step.order_id.0)
+            .bind(step.kind.name())
             .bind("DUE")
             .bind(now)
-            .bind(*deadline_at)
+            .bind(step.deadline_at)
             .bind(0_i64)
             .bind(0_i64)
             .bind(now)
             .bind(now)
+            .bind(step.traceparent.clone())
     });
     for statement in statements {
         statement.execute(tx).await?;
@@ -40,28 +51,31 @@ struct StepRow {
     epoch: i64,
     attempts: i64,
     deadline_at: DateTime<Utc>,
+    traceparent: Option<String>,
 }
 
 impl StepRow {
-    fn parse(self) -> Result<Step, Error> {
-        Ok(Step {
+    fn parse(self) -> Result<(Step, Option<TraceContext>), Error> {
+        let step = Step {
             order_id: OrderId(self.order_id),
             kind: StepKind::from_name(&self.step).ok_or_else(|| corrupt("saga_steps", "step"))?,
             epoch: self.epoch,
             attempts: self.attempts,
             deadline_at: self.deadline_at,
-        })
+        };
+        Ok((step, self.traceparent.as_deref().and_then(TraceContext::parse)))
     }
 }
 
-/// Takes up to `limit` due steps, those first that are due longest; nobody else has them before `lease_until`.
+/// Takes up to `limit` due steps, those first that are due longest, each with the position in a trace at which it was left; nobody else has
+/// them before `lease_until`.
 pub async fn claim_steps(
     tx: &mut Tx,
     holder: Uuid,
     now: DateTime<Utc>,
     lease_until: DateTime<Utc>,
     limit: i64,
-) -> Result<Vec<Step>, Error> {
+) -> Result<Vec<(Step, Option<TraceContext>)>, Error> {
     // Two workers that come at once share the steps instead of waiting for each other; and nobody waits for whoever is just cancelling.
     let lock = match tx.engine() {
         Engine::Sqlite => "", // one writer at a time
@@ -73,7 +87,7 @@ pub async fn claim_steps(
          )
          UPDATE saga_steps SET due_at = $3, holder = $4, epoch = epoch + 1, attempts = attempts + 1, updated_at = $1
          FROM due WHERE order_id = due_order_id AND step = due_step
-         RETURNING order_id, step, epoch, attempts, deadline_at"
+         RETURNING order_id, step, epoch, attempts, deadline_at, traceparent"
     );
     let statement = sql(text).bind(now).bind(limit).bind(lease_until).bind(holder);
     statement.fetch_all::<StepRow>(tx).await?.into_iter().map(StepRow::parse).collect()

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use souk_events::Event;
 use souk_order::domain::{OrderId, StepKind};
-use souk_order::store;
+use souk_order::store::{self, NewStep};
 use souk_proto_common::v1::Reason;
 use souk_proto_inventory::v1::{Reservation, ReservationExpired};
 use souk_proto_order::v1::{ListOrdersRequest, OrderState};
@@ -163,7 +163,8 @@ async fn a_step_without_an_order_keeps_no_other_from_being_done() {
     let now = shop.clock.now();
     let mut tx = shop.replicas[0].running.app.db.write().await.unwrap();
     let nobodys = OrderId(new_id().parse().unwrap());
-    store::insert_steps(&mut tx, &[(nobodys, StepKind::CommitStock, now)], now).await.unwrap();
+    let step = NewStep { order_id: nobodys, kind: StepKind::CommitStock, deadline_at: now, traceparent: None };
+    store::insert_steps(&mut tx, &[step], now).await.unwrap();
     tx.commit().await.unwrap();
     let placed = shop.place(&alice, items(&[("TEA", 2)])).await.unwrap();
     assert_eq!(state(&shop.settled(&alice, &placed).await), OrderState::Confirmed);
