@@ -57,8 +57,13 @@ impl Suite {
 
     /// Starts it as configured.
     pub async fn start_with(config: Config, clock: Clock) -> Self {
-        let kernel = Kernel::new(clock);
-        let running = souk::start(kernel.clone(), config, Arc::new(|_| Ok(()))).await.expect("the suite starts");
+        Self::start_on(Kernel::new(clock), config).await
+    }
+
+    /// Starts it as configured, in a process of the test's own making.
+    pub async fn start_on(kernel: Kernel, config: Config) -> Self {
+        let starting = souk::start(kernel.clone(), config, Arc::new(|_| Ok(())));
+        let running = Box::pin(starting).await.expect("the suite starts");
         let addresses = [running.user.address, running.order.address, running.inventory.address];
         let mut shop = Shop::new(addresses.map(|address| plain_channel(&[address])));
         if let Some(first) = running.first_administrator() {
