@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue};
 use souk_proto_common::{Failure, Method};
 pub use souk_runtime::TraceContext;
-use souk_runtime::{story, trace};
+use souk_runtime::{deadline, story, trace};
 use tokio::time::Instant;
 use tracing::Span;
 use uuid::Uuid;
@@ -64,7 +64,7 @@ pub fn current() -> Option<CallContext> {
 
 /// The deadline of the call that this task is serving.
 pub fn deadline() -> Option<Instant> {
-    CURRENT.try_with(|context| context.deadline).ok().flatten()
+    deadline::current()
 }
 
 /// Until when a call waits for another of the same key: `most` at most, and half of its own time.
@@ -80,14 +80,16 @@ pub fn bug(what: &'static str, error: &(dyn std::error::Error + 'static)) -> Fai
     Failure::internal(call_id)
 }
 
-/// Runs `future` as part of the call, at its position in the trace.
+/// Runs `future` as part of the call, at its position in the trace, and under its deadline.
 pub async fn scope<F: Future>(context: CallContext, future: F) -> F::Output {
-    trace::scope(context.trace, CURRENT.scope(context, future)).await
+    let (position, by) = (context.trace, context.deadline);
+    trace::scope(position, deadline::scope(by, CURRENT.scope(context, future))).await
 }
 
-/// Runs `f` as part of the call, at its position in the trace.
+/// Runs `f` as part of the call, at its position in the trace, and under its deadline.
 pub(crate) fn sync_scope<T>(context: CallContext, f: impl FnOnce() -> T) -> T {
-    trace::sync_scope(context.trace, || CURRENT.sync_scope(context, f))
+    let (position, by) = (context.trace, context.deadline);
+    trace::sync_scope(position, || deadline::sync_scope(by, || CURRENT.sync_scope(context, f)))
 }
 
 /// <https://www.w3.org/TR/trace-context/>

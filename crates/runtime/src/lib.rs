@@ -8,6 +8,7 @@ mod app;
 mod calls;
 mod clock;
 pub mod config;
+pub mod deadline;
 mod failpoint;
 mod ids;
 mod kernel;
