@@ -2,69 +2,21 @@
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use souk_runtime::config::check_bounds;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use souk_runtime::Metrics;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Connection, PgPool, SqlitePool};
+use sqlx::{Connection, Sqlite, SqlitePool, Transaction};
+use tracing::Instrument;
 
+use crate::config::DbConfig;
 use crate::error::Error;
-use crate::transaction::Tx;
-use crate::url::DbUrl;
-
-/// Where the data lies, and how it is reached.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct DbConfig {
-    /// `sqlite://folder/file.sqlite`, made if missing, or `postgres://user:password@host:5432/database`.
-    pub url: DbUrl,
-    /// At most so many connections: of PostgreSQL, or of SQLite's readers (it has one writer).
-    pub connections_max: u32,
-    /// How long a call waits for a connection before it is told UNAVAILABLE, in milliseconds.
-    pub acquire_timeout_ms: u64,
-    /// How long one statement may run on PostgreSQL, in milliseconds.
-    pub statement_timeout_ms: u64,
-    /// How long a statement waits for a row or a table that another transaction has locked, in milliseconds.
-    pub lock_timeout_ms: u64,
-}
-
-impl Default for DbConfig {
-    fn default() -> Self {
-        Self {
-            url: "sqlite://souk-data/souk.sqlite".to_owned().into(),
-            connections_max: 8,
-            acquire_timeout_ms: 2_000,
-            statement_timeout_ms: 10_000,
-            lock_timeout_ms: 2_000,
-        }
-    }
-}
-
-impl DbConfig {
-    /// Notes what cannot be; `at` is where the settings stand.
-    pub fn validate(&self, at: &str, problems: &mut Vec<String>) {
-        let url = self.url.expose();
-        if !["sqlite:", "postgres:", "postgresql:"].iter().any(|scheme| url.starts_with(scheme)) {
-            problems.push(format!("{at}.url must begin with sqlite: or postgres:"));
-        }
-        let positive = [
-            ("connections_max", self.connections_max.into()),
-            ("acquire_timeout_ms", self.acquire_timeout_ms),
-            ("statement_timeout_ms", self.statement_timeout_ms),
-            ("lock_timeout_ms", self.lock_timeout_ms),
-        ];
-        check_bounds(problems, at, 1..=i32::MAX as u64, &positive);
-    }
-
-    /// The defaults, with another URL.
-    pub fn at(url: impl Into<String>) -> Self {
-        Self { url: url.into().into(), ..Self::default() }
-    }
-}
+use crate::meters::Meters;
+use crate::postgres::Server;
+use crate::span;
+use crate::transaction::{Access, Tx};
 
 /// Which database answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +29,10 @@ pub enum Engine {
 
 /// An open database. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Db(pub(crate) Pools);
+pub struct Db {
+    pub(crate) pools: Pools,
+    pub(crate) meters: Arc<Meters>,
+}
 
 #[derive(Clone, Debug)]
 pub(crate) enum Pools {
@@ -86,24 +41,31 @@ pub(crate) enum Pools {
         writer: SqlitePool,
         readers: SqlitePool,
     },
-    Postgres(PgPool),
+    Postgres(Arc<Server>),
 }
 
 impl Db {
-    /// Connects. A file is made if it is missing, readable by its owner alone.
+    /// Connects, and is measured by nobody: for tests and tools. See [`open_measured`](Self::open_measured).
     pub async fn open(config: &DbConfig) -> Result<Self, Error> {
-        if config.url.expose().starts_with("sqlite:") {
-            return open_sqlite(config).await;
-        }
-        if config.url.expose().starts_with("postgres:") || config.url.expose().starts_with("postgresql:") {
-            return open_postgres(config).await;
-        }
-        Err(Error::config("database url must begin with sqlite: or postgres:"))
+        Self::open_measured(config, "souk", &Metrics::default()).await
+    }
+
+    /// Connects. A file is made if it is missing, readable by its owner alone; PostgreSQL is waited for, no longer than
+    /// `connect_timeout_ms`. `name` is the database's in metrics and spans, and the service's in PostgreSQL's `application_name`.
+    pub async fn open_measured(config: &DbConfig, name: &'static str, metrics: &Metrics) -> Result<Self, Error> {
+        let meters = Arc::new(Meters::new(metrics, name));
+        let pools = if config.url.is_sqlite() {
+            open_sqlite(config, &meters).await?
+        } else {
+            Pools::Postgres(Server::open(config, meters.clone()).await?)
+        };
+        meters.up.set(1);
+        Ok(Self { pools, meters })
     }
 
     /// Which engine it is.
     pub fn engine(&self) -> Engine {
-        match self.0 {
+        match self.pools {
             Pools::Sqlite { .. } => Engine::Sqlite,
             Pools::Postgres(_) => Engine::Postgres,
         }
@@ -111,24 +73,49 @@ impl Db {
 
     /// A transaction that sees one state of the database, however long it reads.
     pub async fn read(&self) -> Result<Tx, Error> {
-        match &self.0 {
-            Pools::Sqlite { readers, .. } => Ok(Tx::sqlite(readers.begin().await?)),
-            Pools::Postgres(pool) => {
-                begin_postgres(pool.clone(), "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await
-            }
-        }
+        self.begin(Access::Read).await
     }
 
     /// A transaction that writes. On SQLite it is the only one until it ends.
     pub async fn write(&self) -> Result<Tx, Error> {
-        match &self.0 {
-            Pools::Sqlite { writer, .. } => Ok(Tx::sqlite(writer.begin_with("BEGIN IMMEDIATE").await?)),
-            Pools::Postgres(pool) => begin_postgres(pool.clone(), "BEGIN").await,
-        }
+        self.begin(Access::Write).await
     }
 
-    /// Whether the database answers.
+    async fn begin(&self, access: Access) -> Result<Tx, Error> {
+        let span = span::transaction(self.engine(), self.meters.database, access);
+        let beginning = async {
+            match &self.pools {
+                Pools::Sqlite { writer, readers } => {
+                    let (pool, begin) = match access {
+                        Access::Read => (readers, "BEGIN"),
+                        Access::Write => (writer, "BEGIN IMMEDIATE"),
+                    };
+                    self.begin_sqlite(pool, begin).await.map(crate::transaction::Inner::Sqlite)
+                }
+                Pools::Postgres(server) => server.begin(access).await.map(crate::transaction::Inner::Postgres),
+            }
+        };
+        let began = beginning.instrument(span.clone()).await;
+        let inner = began.inspect_err(|error| self.meters.failed(error.kind()))?;
+        Ok(Tx::new(inner, access, self.meters.clone(), span))
+    }
+
+    async fn begin_sqlite(
+        &self,
+        pool: &SqlitePool,
+        begin: &'static str,
+    ) -> Result<Transaction<'static, Sqlite>, Error> {
+        let since = Instant::now();
+        let tx = pool.begin_with(begin).await;
+        self.meters.acquired(since.elapsed(), tx.is_ok());
+        Ok(tx?)
+    }
+
+    /// Whether the database answers, and takes writes.
     pub async fn is_well(self) -> bool {
+        if let Pools::Postgres(server) = &self.pools {
+            return server.is_well().await;
+        }
         let ask = async {
             let mut tx = self.read().await?;
             crate::sql("SELECT 1").execute(&mut tx).await?;
@@ -139,21 +126,14 @@ impl Db {
 
     /// Waits for the connections to come home and closes them.
     pub async fn close(&self) {
-        match &self.0 {
+        match &self.pools {
             Pools::Sqlite { writer, readers } => {
                 readers.close().await;
                 writer.close().await;
             }
-            Pools::Postgres(pool) => pool.close().await,
+            Pools::Postgres(server) => server.pool.close().await,
         }
     }
-}
-
-/// In a task of its own, so that a caller who goes away meanwhile leaves no transaction open: sqlx undoes one that it knows of, and it
-/// knows only when PostgreSQL has answered.
-async fn begin_postgres(pool: PgPool, begin: &'static str) -> Result<Tx, Error> {
-    let beginning = tokio::spawn(async move { pool.begin_with(begin).await });
-    Ok(Tx::postgres(beginning.await.map_err(|_| sqlx::Error::WorkerCrashed)??))
 }
 
 /// Leaves out a connection whose transaction did not end: a disk that is full fails the ROLLBACK too.
@@ -162,7 +142,7 @@ fn is_at_rest<C: Connection>(connection: &mut C) -> BoxFuture<'_, Result<bool, s
     Box::pin(std::future::ready(Ok(at_rest)))
 }
 
-async fn open_sqlite(config: &DbConfig) -> Result<Db, Error> {
+async fn open_sqlite(config: &DbConfig, meters: &Meters) -> Result<Pools, Error> {
     let options = SqliteConnectOptions::from_str(config.url.expose())?
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
@@ -170,7 +150,8 @@ async fn open_sqlite(config: &DbConfig) -> Result<Db, Error> {
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         .busy_timeout(Duration::from_millis(config.lock_timeout_ms))
-        .statement_cache_capacity(STATEMENTS_CACHED);
+        // None at all would make every statement a new one, and gain nothing here: no pooler is in between.
+        .statement_cache_capacity(config.statement_cache_max.max(1) as usize);
     create_private(options.get_filename().to_owned()).await?;
     let acquire = Duration::from_millis(config.acquire_timeout_ms);
     let writer = SqlitePoolOptions::new()
@@ -186,11 +167,10 @@ async fn open_sqlite(config: &DbConfig) -> Result<Db, Error> {
         .test_before_acquire(false)
         .before_acquire(|connection, _| is_at_rest(connection))
         .connect_lazy_with(options.read_only(true).create_if_missing(false));
-    Ok(Db(Pools::Sqlite { writer, readers }))
+    meters.measure_pool("writer", writer.clone().into(), 1);
+    meters.measure_pool("readers", readers.clone().into(), config.connections_max);
+    Ok(Pools::Sqlite { writer, readers })
 }
-
-/// Statements that a connection keeps prepared: ours are few hundreds at most, see [`crate::many`].
-const STATEMENTS_CACHED: usize = 500;
 
 /// SQLite gives its log files the mode of the database file, so that the mode of that one decides.
 async fn create_private(file: PathBuf) -> Result<(), Error> {
@@ -201,23 +181,4 @@ async fn create_private(file: PathBuf) -> Result<(), Error> {
     options.create(true).append(true).mode(0o600);
     options.open(&file).await.map_err(sqlx::Error::Io)?;
     Ok(())
-}
-
-async fn open_postgres(config: &DbConfig) -> Result<Db, Error> {
-    let timeout = |ms: u64| format!("{ms}ms");
-    let options = PgConnectOptions::from_str(config.url.expose())?
-        .application_name("souk")
-        .statement_cache_capacity(STATEMENTS_CACHED)
-        .options([
-            ("statement_timeout", timeout(config.statement_timeout_ms)),
-            ("lock_timeout", timeout(config.lock_timeout_ms)),
-            ("idle_in_transaction_session_timeout", timeout(config.statement_timeout_ms)),
-        ]);
-    let pool = PgPoolOptions::new()
-        .max_connections(config.connections_max)
-        .acquire_timeout(Duration::from_millis(config.acquire_timeout_ms))
-        .before_acquire(|connection, _| is_at_rest(connection))
-        .connect_with(options)
-        .await?;
-    Ok(Db(Pools::Postgres(pool)))
 }

@@ -1,8 +1,11 @@
 //! What can go wrong with a database, by what a caller can do about it.
 
+use std::io;
 use std::sync::Arc;
 
 use sqlx::error::ErrorKind as SqlxKind;
+use sqlx::migrate::MigrateError;
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 /// A failure of the database. Cheap to clone, so that one can be told to a whole batch.
 ///
@@ -18,7 +21,7 @@ pub struct Error {
 /// What a caller can do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Kind {
-    /// It does not answer: try again later. Whether a commit took effect is not known.
+    /// It does not answer, or takes no writes: try again later. Whether a commit took effect is not known.
     #[error("database unavailable")]
     Unavailable,
     /// A concurrent transaction was in the way and this one was rolled back: try again at once.
@@ -27,7 +30,7 @@ pub enum Kind {
     /// A row stayed locked by another transaction for longer than `lock_timeout_ms`.
     #[error("lock timed out")]
     Locked,
-    /// A statement took longer than `statement_timeout_ms`.
+    /// A statement took longer than `statement_timeout_ms`, or the call's deadline.
     #[error("statement timed out")]
     Timeout,
     /// A constraint, a type, the statement itself: ours to mend.
@@ -41,8 +44,43 @@ impl Error {
         self.kind
     }
 
-    pub(crate) fn config(message: &'static str) -> Self {
-        sqlx::Error::Configuration(message.into()).into()
+    pub(crate) fn config(message: impl Into<String>) -> Self {
+        sqlx::Error::Configuration(message.into().into()).into()
+    }
+
+    /// There is no connection, for whatever reason: even a password that is refused may be accepted again.
+    pub(crate) fn no_connection(source: sqlx::Error) -> Self {
+        Self { kind: Kind::Unavailable, source: Arc::new(source) }
+    }
+
+    /// No connection has answered for a while: nothing was sent.
+    pub(crate) fn down() -> Self {
+        Self::no_connection(io::Error::new(io::ErrorKind::NotConnected, "the database is down").into())
+    }
+
+    /// It was asked and did not answer.
+    pub(crate) fn unanswered(message: &'static str) -> Self {
+        Self::no_connection(io::Error::new(io::ErrorKind::TimedOut, message).into())
+    }
+
+    /// The connection was cut, by whatever the server or the network said last.
+    pub(crate) fn cut(source: sqlx::Error) -> Self {
+        let kind = match kind_of(&source) {
+            Kind::Bug => Kind::Unavailable,
+            kind => kind,
+        };
+        Self { kind, source: Arc::new(source) }
+    }
+
+    /// The deadline of the call has passed.
+    pub(crate) fn too_late() -> Self {
+        let source = io::Error::new(io::ErrorKind::TimedOut, "the call's deadline has passed").into();
+        Self { kind: Kind::Timeout, source: Arc::new(source) }
+    }
+
+    /// A write was refused since the server takes none (any more): a standby, or it was told so.
+    pub(crate) fn read_only(source: sqlx::Error) -> Self {
+        Self { kind: Kind::Unavailable, source: Arc::new(source) }
     }
 
     /// A concurrent transaction was in the way, as the rows say though no engine did: a key was taken, a version has moved on. The
@@ -68,9 +106,13 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-impl From<sqlx::migrate::MigrateError> for Error {
-    fn from(source: sqlx::migrate::MigrateError) -> Self {
-        sqlx::Error::Migrate(Box::new(source)).into()
+impl From<MigrateError> for Error {
+    fn from(source: MigrateError) -> Self {
+        let kind = match &source {
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => kind_of(error),
+            _ => Kind::Bug,
+        };
+        Self { kind, source: Arc::new(sqlx::Error::Migrate(Box::new(source))) }
     }
 }
 
@@ -80,6 +122,7 @@ fn kind_of(error: &sqlx::Error) -> Kind {
             SqlxKind::Other => error.code().map_or(Kind::Bug, |code| kind_of_code(&code)),
             _ => Kind::Bug, // a constraint
         },
+        // A connection that was cut says so in many ways.
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
         | sqlx::Error::PoolTimedOut
@@ -90,17 +133,41 @@ fn kind_of(error: &sqlx::Error) -> Kind {
 }
 
 /// SQLSTATE of PostgreSQL (five characters), or a result code of SQLite (a number, whose low byte is the primary code).
+/// <https://www.postgresql.org/docs/current/errcodes-appendix.html>
 fn kind_of_code(code: &str) -> Kind {
     match code {
         "40001" | "40P01" => Kind::Conflict,
         "55P03" => Kind::Locked,
-        "57014" => Kind::Timeout,
-        _ if code.len() == 5 && matches!(&code[..2], "08" | "53" | "57" | "58") => Kind::Unavailable,
+        // A statement, or a transaction as a whole, idle or not.
+        "57014" | "25P03" | "25P04" => Kind::Timeout,
+        // Whether a statement took effect is not known; there is no such database (yet).
+        "40003" | "3D000" => Kind::Unavailable,
+        // The connection, who we are, what the server has left, what it was told, what lies below it.
+        _ if code.len() == 5 && matches!(&code[..2], "08" | "28" | "53" | "57" | "58") => Kind::Unavailable,
         _ => match code.parse::<i32>().map(|code| code & 0xff) {
             Ok(5 | 6) => Kind::Locked,                     // BUSY, LOCKED
             Ok(7 | 9 | 10 | 13 | 14) => Kind::Unavailable, // NOMEM, INTERRUPT, IOERR, FULL, CANTOPEN
             _ => Kind::Bug,
         },
+    }
+}
+
+/// PostgreSQL refuses a write in a transaction that only reads: a standby, if the transaction was to write.
+const READ_ONLY: &str = "25006";
+
+/// Whether a write was refused because nothing may be written.
+pub(crate) fn is_read_only(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == READ_ONLY)
+}
+
+/// Whether the connection that the error came from is of no use any more.
+pub(crate) fn breaks_connection(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(error) => error
+            .try_downcast_ref::<PgDatabaseError>()
+            .is_some_and(|error| matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic)),
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => true,
+        _ => false,
     }
 }
 
@@ -118,6 +185,13 @@ mod tests {
             ("57P01", Kind::Unavailable),
             ("08006", Kind::Unavailable),
             ("53300", Kind::Unavailable),
+            ("57P02", Kind::Unavailable),
+            ("57P03", Kind::Unavailable),
+            ("57014", Kind::Timeout),
+            ("25P03", Kind::Timeout),
+            ("28P01", Kind::Unavailable),
+            ("3D000", Kind::Unavailable),
+            ("25006", Kind::Bug), // in a transaction that was to read
             ("42601", Kind::Bug),
             ("5", Kind::Locked),
             ("517", Kind::Locked), // BUSY_SNAPSHOT

@@ -7,19 +7,19 @@
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::FutureExt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use souk_runtime::config::check_bounds;
-use souk_runtime::{TraceContext, trace};
+use souk_runtime::{TraceContext, deadline, trace};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{Instrument, Span, info_span};
 
 use crate::connect::Db;
 use crate::error::{Error, Kind};
+use crate::meters::GroupMeters;
 use crate::transaction::{CONFLICT_TRIES, Tx};
 
 /// What a group does with its commands.
@@ -101,27 +101,23 @@ impl<B: Batch> Clone for GroupCommit<B> {
 }
 
 /// What a group has done so far.
-#[derive(Debug, Default)]
-pub struct GroupStats {
-    batches: AtomicU64,
-    commands: AtomicU64,
-    dropped: AtomicU64,
-}
+#[derive(Debug)]
+pub struct GroupStats(GroupMeters);
 
 impl GroupStats {
     /// Transactions that were committed.
     pub fn batches(&self) -> u64 {
-        self.batches.load(Ordering::Relaxed)
+        self.0.batches.get()
     }
 
     /// Commands in them: divided by the batches, the mean size of a batch.
     pub fn commands(&self) -> u64 {
-        self.commands.load(Ordering::Relaxed)
+        self.0.commands.get()
     }
 
     /// Commands that were dropped before a transaction, because their deadline or their caller was gone.
     pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+        self.0.dropped.get()
     }
 }
 
@@ -141,11 +137,11 @@ struct Ticket<B: Batch> {
 type Answer<B> = Result<<B as Batch>::Reply, GroupError<<B as Batch>::Error>>;
 
 impl<B: Batch> GroupCommit<B> {
-    /// Starts the group's worker on the current runtime.
-    pub fn start(db: Db, batch: B, config: &GroupConfig) -> Self {
+    /// Starts the group's worker on the current runtime. Metrics have the group under `name`.
+    pub fn start(name: &'static str, db: Db, batch: B, config: &GroupConfig) -> Self {
         let (queue, waiting) = mpsc::channel(config.queue_max.max(1));
-        let stats = Arc::new(GroupStats::default());
-        let worker = Worker { db, batch, waiting, batch_max: config.batch_max.max(1), stats: stats.clone() };
+        let stats = Arc::new(GroupStats(db.meters.group(name)));
+        let worker = Worker { name, db, batch, waiting, batch_max: config.batch_max.max(1), stats: stats.clone() };
         tokio::spawn(worker.run());
         Self { queue, stats }
     }
@@ -156,7 +152,10 @@ impl<B: Batch> GroupCommit<B> {
         let waiting = info_span!("group commit");
         let recorded = trace::current().is_some_and(TraceContext::is_sampled);
         let ticket = Ticket { deadline, answer, waiting: waiting.clone(), recorded };
-        self.queue.try_send(Queued { command, ticket }).map_err(|_| GroupError::QueueFull)?;
+        if self.queue.try_send(Queued { command, ticket }).is_err() {
+            self.stats.0.refused.inc();
+            return Err(GroupError::QueueFull);
+        }
         answered.instrument(waiting).await.unwrap_or_else(|_| Err(Error::worker_ended().into()))
     }
 
@@ -167,6 +166,7 @@ impl<B: Batch> GroupCommit<B> {
 }
 
 struct Worker<B: Batch> {
+    name: &'static str,
     db: Db,
     batch: B,
     waiting: mpsc::Receiver<Queued<B>>,
@@ -211,8 +211,8 @@ impl<B: Batch> Worker<B> {
     async fn commit(&self, part: &mut Part<B>) -> Result<Vec<Answer<B>>, Error> {
         let mut tries = 1;
         loop {
-            let span = part.span();
-            match self.commit_once(part).instrument(span).await {
+            let (span, deadline) = (part.span(self.name), part.deadline());
+            match deadline::scope(deadline, self.commit_once(part)).instrument(span).await {
                 Err(error) if error.kind() == Kind::Conflict && tries < CONFLICT_TRIES => tries += 1,
                 result => return result,
             }
@@ -221,8 +221,12 @@ impl<B: Batch> Worker<B> {
 
     /// Commits what is still wanted of the part, and leaves the rest out of it.
     async fn commit_once(&self, part: &mut Part<B>) -> Result<Vec<Answer<B>>, Error> {
+        self.drop_unwanted(part);
+        if part.commands.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut tx = self.db.write().await?;
-        // Only now: until the transaction could begin, time has passed.
+        // Again: until the transaction could begin, time has passed.
         self.drop_unwanted(part);
         if part.commands.is_empty() {
             return Ok(Vec::new());
@@ -234,8 +238,9 @@ impl<B: Batch> Worker<B> {
             return Err(Error::bug("a batch must answer every command"));
         }
         tx.commit().await?;
-        self.stats.batches.fetch_add(1, Ordering::Relaxed);
-        self.stats.commands.fetch_add(results.len() as u64, Ordering::Relaxed);
+        self.stats.0.batches.inc();
+        self.stats.0.commands.inc_by(results.len() as u64);
+        self.stats.0.sizes.observe(f64::from(u32::try_from(results.len()).unwrap_or(u32::MAX)));
         Ok(results.into_iter().map(|result| result.map_err(GroupError::Rejected)).collect())
     }
 
@@ -246,7 +251,7 @@ impl<B: Batch> Worker<B> {
         for (command, ticket) in queued {
             let expired = ticket.deadline.is_some_and(|deadline| deadline <= now);
             if expired || ticket.answer.is_closed() {
-                self.stats.dropped.fetch_add(1, Ordering::Relaxed);
+                self.stats.0.dropped.inc();
                 ticket.tell(Err(GroupError::Expired));
             } else {
                 part.commands.push(command);
@@ -257,11 +262,16 @@ impl<B: Batch> Worker<B> {
 }
 
 impl<B: Batch> Part<B> {
+    /// When the last of those who wait for it has gone; `None`: one has no deadline.
+    fn deadline(&self) -> Option<Instant> {
+        self.tickets.iter().map(|ticket| ticket.deadline).reduce(|one, other| Some(one?.max(other?))).flatten()
+    }
+
     /// The span of a transaction that serves many traces: it stands in the first that is recorded, and is linked with the others.
-    fn span(&self) -> Span {
+    fn span(&self, group: &str) -> Span {
         let mut recorded = self.tickets.iter().filter(|ticket| ticket.recorded).map(|ticket| &ticket.waiting);
         let Some(first) = recorded.next() else { return Span::none() };
-        let span = first.in_scope(|| info_span!("batch", commands = self.commands.len()));
+        let span = first.in_scope(|| info_span!("batch", group, commands = self.commands.len()));
         for other in recorded {
             span.follows_from(other);
             other.follows_from(&span);

@@ -2,6 +2,8 @@
 //!
 //! A lease is for economy, and for order among those who keep it. It does not fence: a holder that has slept may act after another has
 //! taken over, so what it does must be safe to do twice. The epoch grows whenever the holder changes.
+//!
+//! Its times are of the processes' clocks, of which none is further from the database's than `clock_skew_max_ms` when it starts.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;

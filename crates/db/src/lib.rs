@@ -18,21 +18,26 @@
 //! the row count (an error would abort PostgreSQL's transaction), `NULLS LAST` is said, and time comes from the clock, never from the
 //! database. Where one engine needs its own text, it stands beside its twin in one `match tx.engine()`.
 
+mod config;
 mod connect;
 mod error;
 mod group;
 pub mod idempotency;
 mod in_flight;
 pub mod lease;
+mod meters;
 mod migrate;
+mod postgres;
 mod rows;
 pub mod schema;
+mod span;
 mod statement;
 mod transaction;
 mod url;
 mod value;
 
-pub use connect::{Db, DbConfig, Engine};
+pub use config::{DbConfig, Durability};
+pub use connect::{Db, Engine};
 pub use error::{Error, Kind};
 pub use group::{Batch, Decided, GroupCommit, GroupConfig, GroupError, GroupStats};
 pub use in_flight::{InFlight, Turn};

@@ -7,6 +7,7 @@ use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{AssertSqlSafe, FromRow};
 
 use crate::error::Error;
+use crate::span;
 use crate::transaction::{Inner, Tx};
 use crate::value::Value;
 
@@ -37,52 +38,65 @@ impl Statement {
 
     /// Runs it; the number of rows that it touched.
     pub async fn execute(self, tx: &mut Tx) -> Result<u64, Error> {
-        let result = match &mut tx.inner {
-            Inner::Sqlite(tx) => {
-                let (text, arguments) = self.for_sqlite()?;
-                sqlx::query_with(AssertSqlSafe(text), arguments)
-                    .execute(&mut **tx)
-                    .await
-                    .map(|done| done.rows_affected())
-            }
-            Inner::Postgres(tx) => {
-                let (text, arguments) = self.for_postgres()?;
-                sqlx::query_with(AssertSqlSafe(text), arguments)
-                    .execute(&mut **tx)
-                    .await
-                    .map(|done| done.rows_affected())
+        let span = span::statement(tx, &self.text);
+        let asking = async {
+            match &mut tx.inner {
+                Inner::Sqlite(tx) => {
+                    let (text, arguments) = self.for_sqlite()?;
+                    let done = sqlx::query_with(AssertSqlSafe(text), arguments).execute(&mut **tx).await;
+                    Ok(done?.rows_affected())
+                }
+                Inner::Postgres(session) => {
+                    let (text, arguments) = self.for_postgres()?;
+                    let query = sqlx::query_with(AssertSqlSafe(text), arguments).persistent(session.prepares());
+                    let (connection, exchange) = session.parts();
+                    Ok(exchange.watch(query.execute(connection)).await?.rows_affected())
+                }
             }
         };
+        let result = span::note(asking, span).await;
         tx.note(result)
     }
 
     /// Every row. Bounded by the statement's own LIMIT or key.
     pub async fn fetch_all<R: Row>(self, tx: &mut Tx) -> Result<Vec<R>, Error> {
-        let result = match &mut tx.inner {
-            Inner::Sqlite(tx) => {
-                let (text, arguments) = self.for_sqlite()?;
-                sqlx::query_as_with(AssertSqlSafe(text), arguments).fetch_all(&mut **tx).await
-            }
-            Inner::Postgres(tx) => {
-                let (text, arguments) = self.for_postgres()?;
-                sqlx::query_as_with(AssertSqlSafe(text), arguments).fetch_all(&mut **tx).await
+        let span = span::statement(tx, &self.text);
+        let asking = async {
+            match &mut tx.inner {
+                Inner::Sqlite(tx) => {
+                    let (text, arguments) = self.for_sqlite()?;
+                    Ok(sqlx::query_as_with(AssertSqlSafe(text), arguments).fetch_all(&mut **tx).await?)
+                }
+                Inner::Postgres(session) => {
+                    let (text, arguments) = self.for_postgres()?;
+                    let query = sqlx::query_as_with(AssertSqlSafe(text), arguments).persistent(session.prepares());
+                    let (connection, exchange) = session.parts();
+                    exchange.watch(query.fetch_all(connection)).await
+                }
             }
         };
+        let result = span::note(asking, span).await;
         tx.note(result)
     }
 
     /// The row, if there is one.
     pub async fn fetch_optional<R: Row>(self, tx: &mut Tx) -> Result<Option<R>, Error> {
-        let result = match &mut tx.inner {
-            Inner::Sqlite(tx) => {
-                let (text, arguments) = self.for_sqlite()?;
-                sqlx::query_as_with(AssertSqlSafe(text), arguments).fetch_optional(&mut **tx).await
-            }
-            Inner::Postgres(tx) => {
-                let (text, arguments) = self.for_postgres()?;
-                sqlx::query_as_with(AssertSqlSafe(text), arguments).fetch_optional(&mut **tx).await
+        let span = span::statement(tx, &self.text);
+        let asking = async {
+            match &mut tx.inner {
+                Inner::Sqlite(tx) => {
+                    let (text, arguments) = self.for_sqlite()?;
+                    Ok(sqlx::query_as_with(AssertSqlSafe(text), arguments).fetch_optional(&mut **tx).await?)
+                }
+                Inner::Postgres(session) => {
+                    let (text, arguments) = self.for_postgres()?;
+                    let query = sqlx::query_as_with(AssertSqlSafe(text), arguments).persistent(session.prepares());
+                    let (connection, exchange) = session.parts();
+                    exchange.watch(query.fetch_optional(connection)).await
+                }
             }
         };
+        let result = span::note(asking, span).await;
         tx.note(result)
     }
 

@@ -1,9 +1,16 @@
 //! A transaction on either engine.
 
-use sqlx::{Postgres, Sqlite, Transaction};
+use std::sync::Arc;
+
+use souk_runtime::deadline;
+use sqlx::{Sqlite, Transaction};
+use tracing::{Instrument, Span};
 
 use crate::connect::Engine;
 use crate::error::Error;
+use crate::meters::{Meters, Outcome};
+use crate::postgres::Session;
+use crate::span;
 
 /// A transaction. Dropped without a commit, it is rolled back.
 #[derive(Debug)]
@@ -11,21 +18,40 @@ pub struct Tx {
     pub(crate) inner: Inner,
     /// A statement failed. PostgreSQL would answer COMMIT by undoing everything and reporting success, SQLite by keeping the rest.
     failed: bool,
+    account: Account,
+    pub(crate) span: Span,
 }
 
 #[derive(Debug)]
 pub(crate) enum Inner {
     Sqlite(Transaction<'static, Sqlite>),
-    Postgres(Transaction<'static, Postgres>),
+    Postgres(Session),
+}
+
+/// What a transaction is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    Write,
+}
+
+/// What a transaction came to, counted when it is over.
+#[derive(Debug)]
+struct Account {
+    meters: Arc<Meters>,
+    access: Access,
+    outcome: Outcome,
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.meters.ended(self.access, self.outcome);
+    }
 }
 
 impl Tx {
-    pub(crate) fn sqlite(tx: Transaction<'static, Sqlite>) -> Self {
-        Self { inner: Inner::Sqlite(tx), failed: false }
-    }
-
-    pub(crate) fn postgres(tx: Transaction<'static, Postgres>) -> Self {
-        Self { inner: Inner::Postgres(tx), failed: false }
+    pub(crate) fn new(inner: Inner, access: Access, meters: Arc<Meters>, span: Span) -> Self {
+        Self { inner, failed: false, account: Account { meters, access, outcome: Outcome::RolledBack }, span }
     }
 
     /// Which engine it is on.
@@ -37,9 +63,12 @@ impl Tx {
     }
 
     /// What a statement came to. An error that its caller swallows is remembered.
-    pub(crate) fn note<T>(&mut self, result: Result<T, sqlx::Error>) -> Result<T, Error> {
-        self.failed |= result.is_err();
-        Ok(result?)
+    pub(crate) fn note<T>(&mut self, result: Result<T, Error>) -> Result<T, Error> {
+        if let Err(error) = &result {
+            self.failed = true;
+            self.account.meters.failed(error.kind());
+        }
+        result
     }
 
     /// Makes it durable: all of it, or, if any statement failed, nothing. After an error of kind `Unavailable` the outcome is not known.
@@ -48,10 +77,17 @@ impl Tx {
             self.rollback().await?;
             return Err(Error::bug("a statement failed, and its transaction was to be committed"));
         }
-        match self.inner {
-            Inner::Sqlite(tx) => tx.commit().await?,
-            Inner::Postgres(tx) => tx.commit().await?,
-        }
+        let span = span::statement(&self, "COMMIT");
+        let Self { inner, mut account, span: _transaction, .. } = self;
+        let committing = async {
+            match inner {
+                Inner::Sqlite(tx) => tx.commit().await.map_err(Error::from),
+                Inner::Postgres(session) => session.commit().await,
+            }
+        };
+        account.outcome = Outcome::Failed;
+        span::note(committing, span).await.inspect_err(|error| account.meters.failed(error.kind()))?;
+        account.outcome = Outcome::Committed;
         Ok(())
     }
 
@@ -59,7 +95,7 @@ impl Tx {
     pub async fn rollback(self) -> Result<(), Error> {
         match self.inner {
             Inner::Sqlite(tx) => tx.rollback().await?,
-            Inner::Postgres(tx) => tx.rollback().await?,
+            Inner::Postgres(session) => session.rollback().await?,
         }
         Ok(())
     }
@@ -82,10 +118,10 @@ where
     }
 }
 
-/// Runs `work` in a task of its own and waits for it. For what a stream reads between its messages: when a client does not read, whoever
-/// makes its messages is left standing wherever it is, and must not stand there with a connection in its hand.
+/// Runs `work` in a task of its own, under the caller's deadline, and waits for it. For what a stream reads between its messages: when a
+/// client does not read, whoever makes its messages is left standing wherever it is, and must not stand there with a connection in its hand.
 pub async fn detached<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
-    match tokio::spawn(work).await {
+    match tokio::spawn(deadline::scope(deadline::current(), work).in_current_span()).await {
         Ok(done) => done,
         Err(ended) => match ended.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),

@@ -58,7 +58,7 @@ async fn fixture(may_begin: usize, config: &GroupConfig) -> Fixture {
     let batches = Arc::new(Mutex::new(Vec::new()));
     let may_begin = Arc::new(Semaphore::new(may_begin));
     let insert = Insert { batches: batches.clone(), may_begin: may_begin.clone() };
-    let group = GroupCommit::start(database.clone(), insert, config);
+    let group = GroupCommit::start("numbers", database.clone(), insert, config);
     Fixture { database, group, batches, may_begin }
 }
 

@@ -94,3 +94,39 @@ async fn a_caller_who_goes_away_while_a_transaction_begins_leaves_none_open() {
     }
     assert_eq!(ids(&db).await.len(), 20);
 }
+
+#[tokio::test]
+async fn a_deadlock_is_tried_again() {
+    let database = postgres().await;
+    table(&database).await;
+    for id in [1, 2] {
+        insert(&database, id, "0".into()).await.unwrap();
+    }
+    let both_have_one = tokio::sync::Barrier::new(2);
+    let tries = AtomicUsize::new(0);
+    let change = |first: i64, second: i64| {
+        let (database, both_have_one, tries) = (&database, &both_have_one, &tries);
+        let is_first_try = std::cell::Cell::new(true);
+        async move {
+            let attempt = || async {
+                tries.fetch_add(1, Ordering::Relaxed);
+                let update = |id: i64| sql("UPDATE t SET s = s || '+' WHERE id = $1").bind(id);
+                let mut tx = database.write().await?;
+                update(first).execute(&mut tx).await?;
+                if is_first_try.replace(false) {
+                    both_have_one.wait().await;
+                }
+                update(second).execute(&mut tx).await?;
+                tx.commit().await
+            };
+            retrying(|error: &Error| error.kind() == Kind::Conflict, attempt).await
+        }
+    };
+    let (one, two) = tokio::join!(change(1, 2), change(2, 1));
+    one.unwrap();
+    two.unwrap();
+    assert_eq!(tries.load(Ordering::Relaxed), 3, "one of them was the victim, once");
+    let (changed,): (i64,) =
+        sql("SELECT COUNT(*) FROM t WHERE s = '0++'").fetch_one(&mut database.read().await.unwrap()).await.unwrap();
+    assert_eq!(changed, 2);
+}

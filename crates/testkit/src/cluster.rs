@@ -98,8 +98,8 @@ impl Cluster {
         let nth = CLUSTERS.fetch_add(1, Ordering::Relaxed);
         let service = async |index: u8, name, port| {
             let database = match &postgres {
-                Some(server) => server.new_database().await,
-                None => postgres::new_database().await,
+                Some(server) => DbConfig::at(server.new_database().await),
+                None => postgres::careless(postgres::new_database().await),
             };
             let ips = (0..config.replicas[usize::from(index)]).map(|number| loopback(nth, index, number));
             let replicas = ips.enumerate().map(|(number, ip)| Replica {
@@ -108,7 +108,7 @@ impl Cluster {
                 log: folder.path().join(format!("{name}-{number}.log")),
                 child: None,
             });
-            Service { name, arguments: Vec::new(), database: DbConfig::at(database), replicas: replicas.collect() }
+            Service { name, arguments: Vec::new(), database, replicas: replicas.collect() }
         };
         let mut user = service(0, "user", 50_051).await;
         let mut order = service(1, "order", 50_052).await;
@@ -200,6 +200,9 @@ impl Service {
         let database = self.database.url.expose().to_owned();
         let mut set = |name: &str, value: &str| self.arguments.push(format!("--{name}={value}"));
         set(&format!("{}.database.url", self.name), &database);
+        if !self.database.unsafe_allow.is_empty() {
+            set(&format!("{}.database.unsafe_allow", self.name), "[fsync, full_page_writes]");
+        }
         for (name, value) in own {
             set(name, value);
         }

@@ -60,7 +60,7 @@ pub async fn sqlite() -> TestDatabase {
 
 /// An empty database on a real PostgreSQL, which the first test of a run starts.
 pub async fn postgres() -> TestDatabase {
-    let config = DbConfig::at(postgres::new_database().await);
+    let config = postgres::careless(postgres::new_database().await);
     let db = Db::open(&config).await.expect("PostgreSQL opens");
     TestDatabase { db, config, _folder: None }
 }

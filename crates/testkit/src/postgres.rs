@@ -3,7 +3,7 @@
 
 mod server;
 
-pub use server::Server;
+pub use server::{Server, certificate};
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -14,6 +14,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use souk_db::{DbConfig, Durability};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use crate::free_port;
@@ -24,6 +25,12 @@ const OVERRIDE: &str = "SOUK_TEST_POSTGRES";
 /// The URL of a new, empty database.
 pub(crate) async fn new_database() -> String {
     new_database_at(&server_url()).await
+}
+
+/// How to open a database of a server that forgets everything with its machine, as ours do: nothing is synced there.
+pub(crate) fn careless(url: String) -> DbConfig {
+    let unsafe_allow = vec![Durability::Fsync, Durability::FullPageWrites];
+    DbConfig { unsafe_allow, ..DbConfig::at(url) }
 }
 
 async fn new_database_at(server: &str) -> String {

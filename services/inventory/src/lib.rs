@@ -27,8 +27,8 @@ use souk_proto_inventory::v1::catalog_service_server::CatalogServiceServer;
 use souk_proto_inventory::v1::stock_service_server::StockServiceServer;
 use souk_proto_user::v1::GetJwksRequest;
 use souk_proto_user::v1::auth_service_client::AuthServiceClient;
-use souk_runtime::Kernel;
 use souk_runtime::server::{About, with_health_and_reflection};
+use souk_runtime::{Kernel, Metrics};
 use tonic::codec::CompressionEncoding;
 use tonic::server::NamedService;
 use tonic::service::Routes;
@@ -107,13 +107,13 @@ fn keys(kernel: &Kernel, config: &Config) -> anyhow::Result<KeySource> {
 
 /// Brings the database to the form that this version needs.
 pub async fn migrate(config: &Config) -> anyhow::Result<()> {
-    database(config).await?.close().await;
+    database(config, &Metrics::default()).await?.close().await;
     Ok(())
 }
 
 /// The database, migrated.
-pub async fn database(config: &Config) -> anyhow::Result<Db> {
-    let db = Db::open(&config.database)
+pub async fn database(config: &Config, metrics: &Metrics) -> anyhow::Result<Db> {
+    let db = Db::open_measured(&config.database, "inventory", metrics)
         .await
         .with_context(|| format!("the inventory's database {:?} cannot be opened", config.database.url))?;
     db.migrate(&[&souk_db::MIGRATIONS, &souk_events::MIGRATIONS, &store::MIGRATIONS])
@@ -124,7 +124,7 @@ pub async fn database(config: &Config) -> anyhow::Result<Db> {
 
 /// Opens the database and starts everything but the server: for [`start`], and for tests of operations.
 pub async fn open(kernel: &Kernel, config: &Config, deps: &Deps) -> anyhow::Result<App> {
-    let db = database(config).await?;
+    let db = database(config, &kernel.metrics).await?;
     let closing = db.clone();
     kernel.tasks.at_end(async move { closing.close().await });
     let batch =
@@ -132,7 +132,7 @@ pub async fn open(kernel: &Kernel, config: &Config, deps: &Deps) -> anyhow::Resu
     let app = App {
         clock: kernel.clock.clone(),
         ids: kernel.ids.clone(),
-        stock: GroupCommit::start(db.clone(), batch, &config.group),
+        stock: GroupCommit::start("change stock", db.clone(), batch, &config.group),
         relay: Relay::start(kernel.clone(), "inventory", db.clone(), deps.bus.clone(), config.relay.clone()),
         in_flight: InFlight::default(),
         db,

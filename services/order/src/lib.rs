@@ -33,7 +33,7 @@ use souk_proto_order::v1::order_service_server::OrderServiceServer;
 use souk_proto_user::v1::auth_service_client::AuthServiceClient;
 use souk_proto_user::v1::{GetJwksRequest, IssueServiceTokenRequest};
 use souk_runtime::server::{About, with_health_and_reflection};
-use souk_runtime::{Clock, Kernel, Secret};
+use souk_runtime::{Clock, Kernel, Metrics, Secret};
 use tonic::Status;
 use tonic::codec::CompressionEncoding;
 use tonic::server::NamedService;
@@ -92,13 +92,13 @@ pub async fn start(kernel: Kernel, config: Config, deps: Deps) -> anyhow::Result
 
 /// Brings the database to the form that this version needs.
 pub async fn migrate(config: &Config) -> anyhow::Result<()> {
-    database(config).await?.close().await;
+    database(config, &Metrics::default()).await?.close().await;
     Ok(())
 }
 
 /// The database, migrated.
-async fn database(config: &Config) -> anyhow::Result<Db> {
-    let db = Db::open(&config.database)
+async fn database(config: &Config, metrics: &Metrics) -> anyhow::Result<Db> {
+    let db = Db::open_measured(&config.database, "order", metrics)
         .await
         .with_context(|| format!("the orders' database {:?} cannot be opened", config.database.url))?;
     db.migrate(&[&souk_db::MIGRATIONS, &souk_events::MIGRATIONS, &store::MIGRATIONS])
@@ -109,14 +109,14 @@ async fn database(config: &Config) -> anyhow::Result<Db> {
 
 /// The database and the consumers, for what an operator does beside the service: the consumers take no events, and can replay.
 pub async fn for_operators(config: &Config) -> anyhow::Result<(Db, Vec<Arc<Subscription>>)> {
-    let db = database(config).await?;
+    let db = database(config, &Metrics::default()).await?;
     let consumers = consumers::start(&Kernel::new(Clock::system()), config, &db, &Arc::default(), &Bus::memory())?;
     Ok((db, consumers))
 }
 
 /// Opens the database and starts everything but the server: for [`start`], and for tests of operations.
 pub async fn open(kernel: &Kernel, config: &Config, deps: &Deps, token: ServiceToken) -> anyhow::Result<App> {
-    let db = database(config).await?;
+    let db = database(config, &kernel.metrics).await?;
     let closing = db.clone();
     kernel.tasks.at_end(async move { closing.close().await });
     let (clock, ids) = (kernel.clock.clone(), kernel.ids.clone());
@@ -126,8 +126,8 @@ pub async fn open(kernel: &Kernel, config: &Config, deps: &Deps, token: ServiceT
     let worker = Arc::default();
     let consumers = consumers::start(kernel, config, &db, &worker, &deps.bus)?;
     let app = App {
-        placing: GroupCommit::start(db.clone(), place, &config.group),
-        finishing: GroupCommit::start(db.clone(), finish, &config.group),
+        placing: GroupCommit::start("place orders", db.clone(), place, &config.group),
+        finishing: GroupCommit::start("finish steps", db.clone(), finish, &config.group),
         in_flight: InFlight::default(),
         inventory: inventory(kernel, config, token)?,
         relay: Relay::start(kernel.clone(), "order", db.clone(), deps.bus.clone(), config.relay.clone()),

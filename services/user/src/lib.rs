@@ -27,8 +27,8 @@ use souk_interceptors::server;
 use souk_interceptors::token::Verifier;
 use souk_proto_user::v1::auth_service_server::AuthServiceServer;
 use souk_proto_user::v1::user_service_server::UserServiceServer;
-use souk_runtime::Kernel;
 use souk_runtime::server::{About, with_health_and_reflection};
+use souk_runtime::{Kernel, Metrics};
 use tonic::codec::CompressionEncoding;
 use tonic::server::NamedService;
 use tonic::service::Routes;
@@ -111,13 +111,13 @@ fn routes(app: &App) -> Routes {
 
 /// Brings the database to the form that this version needs.
 pub async fn migrate(config: &Config) -> anyhow::Result<()> {
-    database(config).await?.close().await;
+    database(config, &Metrics::default()).await?.close().await;
     Ok(())
 }
 
 /// The database, migrated.
-pub async fn database(config: &Config) -> anyhow::Result<Db> {
-    let db = Db::open(&config.database)
+pub async fn database(config: &Config, metrics: &Metrics) -> anyhow::Result<Db> {
+    let db = Db::open_measured(&config.database, "user", metrics)
         .await
         .with_context(|| format!("the user service's database {:?} cannot be opened", config.database.url))?;
     db.migrate(&[&souk_db::MIGRATIONS, &souk_events::MIGRATIONS, &store::MIGRATIONS])
@@ -129,7 +129,7 @@ pub async fn database(config: &Config) -> anyhow::Result<Db> {
 /// Opens the database and starts everything but the server: for [`start`], and for tests of operations.
 pub async fn open(kernel: &Kernel, config: &Config, deps: &Deps) -> anyhow::Result<(App, Option<FirstAdministrator>)> {
     let admin_email = Email::parse(&config.admin_email).ok().context("user.admin_email is no address")?;
-    let db = database(config).await?;
+    let db = database(config, &kernel.metrics).await?;
     let closing = db.clone();
     kernel.tasks.at_end(async move { closing.close().await });
     let app = App {

@@ -2,14 +2,16 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use souk_db::DbConfig;
 use tempfile::TempDir;
 use tokio::process::Child;
 
-use super::{connect, new_database_at, program};
+use super::{careless, connect, new_database_at, program};
 use crate::{PATIENCE, free_port};
 
 /// See the module. It ends with its value.
@@ -17,18 +19,30 @@ use crate::{PATIENCE, free_port};
 pub struct Server {
     folder: TempDir,
     port: u16,
+    settings: Vec<String>,
     child: Option<Child>,
 }
 
 impl Server {
     /// Makes an empty one and starts it.
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// Makes an empty one that loses what it has when the machine fails, and starts it.
+    pub async fn start_careless() -> Self {
+        Self::start_with(&["fsync=off", "full_page_writes=off"]).await
+    }
+
+    /// Makes an empty one, and starts it with these settings: `fsync=off`.
+    pub async fn start_with(settings: &[&str]) -> Self {
         // Its own user must reach the data, so they cannot lie in a folder of somebody's home.
         let folder = TempDir::with_prefix("souk-postgres-").expect("a temporary folder");
         if is_root() {
             run("chown", &[id_of_its_user("-u").as_ref(), folder.path().as_os_str()]);
         }
-        let mut server = Self { port: free_port(), folder, child: None };
+        let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        let mut server = Self { port: free_port(), folder, settings, child: None };
         let mut initdb = as_its_user(&program("initdb"));
         initdb.args(["-U", "souk", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "-D"]);
         let made = initdb.arg(server.data()).stdout(Stdio::null()).status().expect("initdb runs");
@@ -39,7 +53,7 @@ impl Server {
 
     /// The URL of a new, empty database.
     pub async fn new_database(&self) -> String {
-        new_database_at(&self.url()).await
+        new_database_at(&self.address("souk")).await
     }
 
     /// Starts it again on what it has, and waits until it answers.
@@ -55,11 +69,12 @@ impl Server {
             "-c",
             "max_connections=200",
         ]);
+        command.args(self.settings.iter().flat_map(|setting| ["-c", setting]));
         command.arg("-D").arg(self.data()).args(["-p", &self.port.to_string()]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.expect("a log file can be made"));
         let mut command = tokio::process::Command::from(command);
         self.child = Some(command.kill_on_drop(true).spawn().expect("postgres runs"));
-        drop(connect(&format!("{}/postgres", self.url())).await);
+        drop(connect(&self.url("souk")).await);
     }
 
     /// Stops it in order; whoever is connected is cut off.
@@ -67,9 +82,10 @@ impl Server {
         self.end("-INT").await;
     }
 
-    /// Ends it without a word, as a crash would. What was acknowledged is in its log.
+    /// Kills it with all its processes, as a crash would. What was acknowledged is in its log.
     pub async fn kill(&mut self) {
-        self.end("-QUIT").await;
+        self.signal_all("-KILL");
+        self.ended().await;
     }
 
     /// It stays connected and says nothing, until [`wake`](Self::wake): as when a network or a disk hangs.
@@ -82,8 +98,38 @@ impl Server {
         self.signal_all("-CONT");
     }
 
-    fn url(&self) -> String {
-        format!("postgres://souk@127.0.0.1:{}", self.port)
+    /// The URL of its database `postgres`, for a role.
+    pub fn url(&self, role: &str) -> String {
+        format!("{}/postgres", self.address(role))
+    }
+
+    /// How to open its database `postgres`, which may lose what was committed.
+    pub fn config(&self) -> DbConfig {
+        careless(self.url("souk"))
+    }
+
+    /// Its port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Changes a setting at the next start.
+    pub fn set(&mut self, setting: &str) {
+        self.settings.push(setting.to_owned());
+    }
+
+    /// Puts a file among its data that only the server can read: `pg_hba.conf`, a key.
+    pub fn put(&self, name: &str, content: &str) {
+        let file = self.data().join(name);
+        fs::write(&file, content).expect("the data can be written");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("the file is ours");
+        if is_root() {
+            run("chown", &[id_of_its_user("-u").as_ref(), file.as_os_str()]);
+        }
+    }
+
+    fn address(&self, role: &str) -> String {
+        format!("postgres://{role}@127.0.0.1:{}", self.port)
     }
 
     fn data(&self) -> PathBuf {
@@ -91,9 +137,13 @@ impl Server {
     }
 
     async fn end(&mut self, signal: &str) {
-        let mut child = self.child.take().expect("it runs");
-        let id = child.id().expect("it has an id");
+        let id = self.child.as_ref().and_then(Child::id).expect("it runs");
         run("kill", &[signal.as_ref(), id.to_string().as_ref()]);
+        self.ended().await;
+    }
+
+    async fn ended(&mut self) {
+        let mut child = self.child.take().expect("it runs");
         tokio::time::timeout(PATIENCE, child.wait()).await.expect("it ends").expect("a child can be waited for");
         // Its children may need a moment more.
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -138,4 +188,42 @@ fn id_of_its_user(what: &str) -> String {
 fn run(program: &str, arguments: &[&OsStr]) {
     let status = Command::new(program).args(arguments).status().unwrap_or_else(|error| panic!("{program}: {error}"));
     assert!(status.success(), "{program} {arguments:?}: {status}");
+}
+
+/// Makes a certificate authority and a certificate of it for `localhost`: its certificate, the server's, and the server's key, as PEM in
+/// `folder`.
+pub fn certificate(folder: &Path) -> [PathBuf; 3] {
+    let [ca, ca_key, certificate, key, request] =
+        ["ca.pem", "ca.key", "server.pem", "server.key", "server.csr"].map(|name| folder.join(name));
+    let path = |file: &Path| file.to_str().expect("a path of ours").to_owned();
+    let openssl = |args: &[&str]| {
+        let done = Command::new("openssl").args(args).stderr(Stdio::null()).stdout(Stdio::null()).status();
+        assert!(done.expect("openssl runs").success(), "openssl {args:?}");
+    };
+    let new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+    let authority =
+        ["req", "-x509", "-subj", "/CN=souk test", "-days", "2", "-keyout", &path(&ca_key), "-out", &path(&ca)];
+    openssl(&[&authority[..], &new_key[..]].concat());
+    let asked = ["req", "-new", "-subj", "/CN=localhost", "-keyout", &path(&key), "-out", &path(&request)];
+    openssl(&[&asked[..], &new_key[..]].concat());
+    let names = folder.join("names");
+    fs::write(&names, "subjectAltName=DNS:localhost").expect("the folder can be written");
+    openssl(&[
+        "x509",
+        "-req",
+        "-in",
+        &path(&request),
+        "-CA",
+        &path(&ca),
+        "-CAkey",
+        &path(&ca_key),
+        "-CAcreateserial",
+        "-days",
+        "2",
+        "-extfile",
+        &path(&names),
+        "-out",
+        &path(&certificate),
+    ]);
+    [ca, certificate, key]
 }
