@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use souk_db::{Db, GroupCommit, InFlight};
-use souk_events::{Bus, Relay};
+use souk_events::{Bus, Relay, Subscription};
 use souk_interceptors::token::{KeySource, PublicKey, Verifier};
 use souk_interceptors::{client, server};
 use souk_proto_common::{Failure, Reason};
@@ -111,8 +111,13 @@ pub async fn migrate(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The database, for what an operator does beside the service. It has no consumers.
+pub async fn for_operators(config: &Config) -> anyhow::Result<(Db, Vec<Arc<Subscription>>)> {
+    Ok((database(config, &Metrics::default()).await?, Vec::new()))
+}
+
 /// The database, migrated.
-pub async fn database(config: &Config, metrics: &Metrics) -> anyhow::Result<Db> {
+async fn database(config: &Config, metrics: &Metrics) -> anyhow::Result<Db> {
     let db = Db::open_measured(&config.database, "inventory", metrics)
         .await
         .with_context(|| format!("the inventory's database {:?} cannot be opened", config.database.url))?;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use souk_events::{Bus, commands};
 use souk_inventory::config::Process;
-use souk_inventory::{Deps, database, migrate, start};
+use souk_inventory::{Deps, for_operators, migrate, start};
 use souk_runtime::{App, Subcommand};
 
 #[global_allocator]
@@ -13,7 +13,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     App::new("souk-inventory", "The inventory service of Souk.")
         .subcommand(Subcommand::migrate(async |config: Process| migrate(&config.inventory).await))
-        .subcommand(commands::events(async |config: Process| Ok((database(&config.inventory).await?, Vec::new()))))
+        .subcommand(commands::events(async |config: Process| for_operators(&config.inventory).await))
         .run(async |kernel, config: Process, _| {
             let bus = Bus::connect(&kernel, &config.bus).await?;
             let running = start(kernel, config.inventory, Deps { bus: bus.clone() }).await?;

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use souk_db::{Db, InFlight};
-use souk_events::{Bus, Relay};
+use souk_events::{Bus, Relay, Subscription};
 use souk_interceptors::server;
 use souk_interceptors::token::Verifier;
 use souk_proto_user::v1::auth_service_server::AuthServiceServer;
@@ -115,8 +115,13 @@ pub async fn migrate(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The database, for what an operator does beside the service. It has no consumers.
+pub async fn for_operators(config: &Config) -> anyhow::Result<(Db, Vec<Arc<Subscription>>)> {
+    Ok((database(config, &Metrics::default()).await?, Vec::new()))
+}
+
 /// The database, migrated.
-pub async fn database(config: &Config, metrics: &Metrics) -> anyhow::Result<Db> {
+async fn database(config: &Config, metrics: &Metrics) -> anyhow::Result<Db> {
     let db = Db::open_measured(&config.database, "user", metrics)
         .await
         .with_context(|| format!("the user service's database {:?} cannot be opened", config.database.url))?;

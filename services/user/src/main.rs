@@ -7,7 +7,7 @@ use std::sync::Arc;
 use souk_events::{Bus, commands};
 use souk_runtime::{App, Subcommand};
 use souk_user::config::Process;
-use souk_user::{Deps, FirstAdministrator, database, migrate, start};
+use souk_user::{Deps, FirstAdministrator, for_operators, migrate, start};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -15,7 +15,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     App::new("souk-user", "The user service of Souk.")
         .subcommand(Subcommand::migrate(async |config: Process| migrate(&config.user).await))
-        .subcommand(commands::events(async |config: Process| Ok((database(&config.user).await?, Vec::new()))))
+        .subcommand(commands::events(async |config: Process| for_operators(&config.user).await))
         .run(async |kernel, config: Process, _| {
             let bus = Bus::connect(&kernel, &config.bus).await?;
             let deps = Deps { show_first_administrator: Arc::new(show), ..Deps::new(bus.clone()) };

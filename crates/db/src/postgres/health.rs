@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn aged_connections_are_replaced_one_after_the_other() {
         let health = Health::new(&DbConfig { lifetime_max_ms: 1_000_000, connections_max: 2, ..DbConfig::default() });
-        let (young, aged) = (Duration::from_millis(800_000), Duration::from_millis(900_000));
+        let (young, aged) = (Duration::from_secs(800), Duration::from_mins(15));
         // As if it were from long before this process: back_at is 0 then as well.
         assert!(health.may_use(young));
         assert!(!health.may_use(aged), "the first is due");

@@ -105,7 +105,7 @@ async fn many_callers_who_go_away_leave_no_transaction_open() {
             tx.commit().await
         };
         // Given up at every stage.
-        drop(tokio::time::timeout(Duration::from_micros(40 * (id as u64 % 50)), call).await);
+        drop(tokio::time::timeout(Duration::from_micros(40 * (id.cast_unsigned() % 50)), call).await);
     }
     let open = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND state <> 'idle' AND pid <> pg_backend_pid()";
     eventually("all is at rest", async || {

@@ -154,7 +154,7 @@ impl Server {
         let tables: BTreeSet<String> =
             souk_db::schema::columns(&mut tx).await.unwrap().into_iter().map(|column| column.table_name).collect();
         let mut rows = Vec::new();
-        for table in tables.into_iter().filter(|table| table != "leases") {
+        for table in tables.into_iter().filter(|table| !["leases", "outbox_position"].contains(&table.as_str())) {
             let (count,): (i64,) = sql(format!("SELECT COUNT(*) FROM {table}")).fetch_one(&mut tx).await.unwrap();
             rows.push((table, count));
         }

@@ -27,12 +27,12 @@ async fn shop() -> (Shop, DeadLetters) {
 
 /// News that no consumer can make anything of, as there is no reservation in it.
 fn broken(shop: &Shop) -> Event {
-    news(shop, ReservationExpired { reservation: None })
+    news(shop, &ReservationExpired { reservation: None })
 }
 
-fn news(shop: &Shop, payload: ReservationExpired) -> Event {
+fn news(shop: &Shop, payload: &ReservationExpired) -> Event {
     let (subject, id) = ("souk.inventory.reservation.expired", new_id().parse().unwrap());
-    Event::new(id, "souk.inventory", subject, ("reservation/r", 2), shop.clock.now(), &payload)
+    Event::new(id, "souk.inventory", subject, ("reservation/r", 2), shop.clock.now(), payload)
 }
 
 fn replay(event_id: &str) -> ReplayDeadLetterRequest {
@@ -78,7 +78,7 @@ async fn a_replay_takes_effect_once_and_says_so_when_it_is_repeated() {
     shop.replicas[0].bus.publish(&event).await.unwrap();
     // Mended, as far as the payload is concerned.
     let reservation = Some(Reservation { reservation_id: new_id(), ..Reservation::default() });
-    let mended = news(&shop, ReservationExpired { reservation }).data;
+    let mended = news(&shop, &ReservationExpired { reservation }).data;
     let mut tx = shop.replicas[0].running.app.db.write().await.unwrap();
     sql("UPDATE dead_letters SET data = $1").bind(mended).execute(&mut tx).await.unwrap();
     tx.commit().await.unwrap();
