@@ -96,9 +96,10 @@ fn migrating_makes_the_database_and_ends_and_again_changes_nothing() {
         assert_eq!(run(folder.path(), &["migrate"]).0, 0);
         assert!(folder.path().join("souk-data/order.sqlite").exists());
     }
-    let (code, _, error) =
-        run(folder.path(), &["migrate", "--order.database.url", "postgres://nobody@127.0.0.1:1/none"]);
-    assert!(code == 1 && error.starts_with("error: the orders' database"), "{error}");
+    let nowhere = ["--order.database.url", "postgres://nobody@127.0.0.1:1/none"];
+    let soon = ["--order.database.connect_timeout_ms", "100"];
+    let (code, _, error) = run(folder.path(), &[&["migrate"][..], &nowhere, &soon].concat());
+    assert!(code == 1 && error.contains("error: the orders' database"), "{error}");
 }
 
 #[test]

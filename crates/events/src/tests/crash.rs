@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use futures::future::join_all;
+use souk_db::{Db, DbConfig};
+use souk_testkit::eventually;
+
 use super::plan::Plan;
 use super::{Plot, World, events, on_both, on_nats_with};
 use crate::RelayConfig;
@@ -38,10 +42,20 @@ async fn die(world: World, step: &'static str, hit: u32) {
     runtime.shutdown_background();
 }
 
+/// The dead have shared our pool, as no process would: their connections fail once each, and go.
+async fn forget_connections_of_the_dead(db: &Db) {
+    let all = usize::try_from(DbConfig::default().connections_max).unwrap();
+    eventually("every connection lives", async || {
+        join_all((0..all).map(|_| db.read())).await.iter().all(Result::is_ok)
+    })
+    .await;
+}
+
 /// Runs until the crash, and then, with nothing but the database and what the bus has, to the end.
 async fn crash_and_recover(world: World, step: &'static str, hit: u32) {
     world.append(&events(&AGGREGATES, 1..=5)).await;
     die(world.clone(), step, hit).await;
+    forget_connections_of_the_dead(&world.db).await;
     let is_done = world.unpublished().await == 0 && world.count("inbox").await == 15;
     assert!(!is_done, "the crash at {step} came too late to tell anything");
 

@@ -134,7 +134,7 @@ async fn a_dead_address_gets_no_calls_and_returns_when_it_lives() {
     second.kill().await;
     calls(&client, 50).await;
     healthy(&client, 1).await;
-    assert!(client.metric("ejections_total", ",cause=\"unreachable\"") >= 1);
+    eventually("it was ejected", async || client.metric("ejections_total", ",cause=\"unreachable\"") >= 1).await;
     eventually("the name is looked up", async || name.asked.load(Ordering::Relaxed) > looked_up).await;
     let second = Replica::start(address).await;
     healthy(&client, 2).await;
