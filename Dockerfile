@@ -17,9 +17,10 @@ FROM toolchain AS dependencies
 ENV PACKAGES="-p souk-user -p souk-order -p souk-inventory -p souk" \
     BINARIES="--bin souk-user --bin souk-order --bin souk-inventory --bin souk-demo"
 COPY --from=skeleton /souk .
-# The fingerprints of our own crates go: the sources that come next may be older than what was built of the empty ones.
+# The empty sources go, as no file of theirs may stand beside the real ones, and with them the fingerprints of our own crates: the sources
+# that come next may be older than what was built of the empty ones.
 RUN cargo build --release --locked ${PACKAGES} ${BINARIES} \
- && rm -rf target/release/.fingerprint/souk*
+ && rm -rf target/release/.fingerprint/souk* crates services
 
 FROM dependencies AS build
 COPY . .
