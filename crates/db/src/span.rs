@@ -85,13 +85,26 @@ impl<'t> Summary<'t> {
             }
             _ => depth == 0,
         });
-        let first = words.by_ref().find(|word| !matches!(*word, "WITH" | "AS" | "RECURSIVE") && is_keyword(word));
-        let operation = first.unwrap_or("");
+        let mut local = Vec::new(); // what WITH names is no table
+        let operation = loop {
+            match words.next() {
+                Some("WITH" | "AS" | "RECURSIVE") => {}
+                Some(word) if is_keyword(word) => break word,
+                Some(name) => local.push(name),
+                None => break "",
+            }
+        };
+        let mut after = |marks: &[&str]| loop {
+            words.by_ref().find(|word| marks.contains(word))?;
+            let table = words.next()?;
+            if !local.contains(&table) {
+                break Some(table);
+            }
+        };
         let table = match operation {
             "UPDATE" => words.next(),
-            "INSERT" | "DELETE" | "SELECT" => {
-                words.by_ref().find(|word| matches!(*word, "INTO" | "FROM")).and_then(|_| words.next())
-            }
+            "INSERT" => after(&["INTO"]),
+            "DELETE" | "SELECT" => after(&["FROM", "JOIN"]),
             _ => None,
         };
         Self { operation, table }
@@ -134,7 +147,8 @@ mod tests {
             ("UPDATE stock SET held = 1 FROM v WHERE stock.sku = v.sku", "UPDATE stock"),
             ("DELETE FROM leases WHERE name IN (SELECT name FROM old)", "DELETE leases"),
             ("WITH v (id) AS (VALUES ($1), ($2))\n UPDATE orders SET n = 1 FROM v", "UPDATE orders"),
-            ("WITH k (a, b) AS (VALUES ($1, $2)) SELECT i.a FROM k JOIN keys i ON i.a = k.a", "SELECT k"),
+            ("WITH k (a, b) AS (VALUES ($1, $2)) SELECT i.a FROM k JOIN keys i ON i.a = k.a", "SELECT keys"),
+            ("WITH k (a) AS (VALUES ($1)) SELECT k.a FROM k", "SELECT"),
             ("", ""),
         ];
         for (text, told) in table {

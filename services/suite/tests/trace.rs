@@ -159,6 +159,10 @@ async fn what_is_done_for_a_call_is_one_trace() {
     let place = trace.child(None, SpanKind::Server, "souk.order.v1.OrderService/PlaceOrder");
     let reserve = call(&trace, place, "souk.inventory.v1.StockService/Reserve");
     let batch = batch(&trace, reserve);
+    let transaction = trace.child(Some(batch), SpanKind::Client, "write transaction");
+    for statement in ["INSERT reservations", "INSERT outbox", "COMMIT"] {
+        trace.child(Some(transaction), SpanKind::Client, statement);
+    }
     publish(&trace, reserve, "souk.inventory.reservation.held");
     trace.child(Some(place), SpanKind::Internal, "group commit");
     publish(&trace, place, "souk.order.order.placed");
