@@ -352,11 +352,11 @@ async fn a_backlog_is_counted_and_what_is_late_in_it() {
             .unwrap();
         let backlog = async |tx: &mut souk_db::Tx, now, most| {
             let backlog = store::backlog(tx, now, most).await.unwrap();
-            (backlog.due, backlog.overdue)
+            (backlog.due, backlog.overdue, backlog.oldest)
         };
-        assert_eq!(backlog(&mut tx, at(60), 10).await, (2, 0));
-        assert_eq!(backlog(&mut tx, at(61), 10).await, (2, 2));
-        assert_eq!(backlog(&mut tx, at(61), 1).await, (1, 1));
+        assert_eq!(backlog(&mut tx, at(60), 10).await, (2, 0, Some(at(0))));
+        assert_eq!(backlog(&mut tx, at(61), 10).await, (2, 2, Some(at(0))));
+        assert_eq!(backlog(&mut tx, at(61), 1).await, (1, 1, Some(at(0))));
     })
     .await;
 }

@@ -196,12 +196,15 @@ pub struct Backlog {
     pub due: i64,
     /// Those of them whose deadline has passed.
     pub overdue: i64,
+    /// Since when the oldest of them is owed.
+    pub oldest: Option<DateTime<Utc>>,
 }
 
 /// What is not done yet, counted no further than `counted_max`, those first that are due first.
 pub async fn backlog(tx: &mut Tx, now: DateTime<Utc>, counted_max: i64) -> Result<Backlog, Error> {
-    sql("SELECT COUNT(*) AS due, CAST(COALESCE(SUM(CASE WHEN deadline_at < $1 THEN 1 ELSE 0 END), 0) AS BIGINT) AS overdue
-         FROM (SELECT deadline_at FROM saga_steps WHERE state = 'DUE' ORDER BY due_at LIMIT $2) AS counted")
+    sql("SELECT COUNT(*) AS due, CAST(COALESCE(SUM(CASE WHEN deadline_at < $1 THEN 1 ELSE 0 END), 0) AS BIGINT) AS overdue,
+            MIN(created_at) AS oldest
+         FROM (SELECT deadline_at, created_at FROM saga_steps WHERE state = 'DUE' ORDER BY due_at LIMIT $2) AS counted")
     .bind(now)
     .bind(counted_max)
     .fetch_one(tx)

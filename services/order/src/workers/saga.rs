@@ -29,6 +29,7 @@ pub(super) struct Meters {
     tries: Family<Labels, Counter>,
     due: Gauge,
     overdue: Gauge,
+    oldest_seconds: Gauge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -43,6 +44,7 @@ impl Meters {
             tries: metrics.register("order_saga_tries", "Tries of steps that orders owe, by what came of them"),
             due: metrics.register("order_saga_due", "Steps that orders owe"),
             overdue: metrics.register("order_saga_overdue", "Steps that orders owe and whose deadline has passed"),
+            oldest_seconds: metrics.register("order_saga_oldest_seconds", "Age of the oldest step that an order owes"),
         }
     }
 
@@ -152,6 +154,7 @@ impl Worker {
         if let Ok(backlog) = read.await {
             self.meters.due.set(backlog.due);
             self.meters.overdue.set(backlog.overdue);
+            self.meters.oldest_seconds.set(backlog.oldest.map_or(0, |oldest| (now - oldest).num_seconds()));
         }
     }
 }
