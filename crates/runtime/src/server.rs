@@ -15,6 +15,7 @@ mod peer;
 mod places;
 mod replay;
 mod standard;
+mod through;
 mod tls;
 
 use std::convert::Infallible;

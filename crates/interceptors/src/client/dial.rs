@@ -16,6 +16,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
 
 use super::tls::Tls;
 
@@ -34,11 +36,10 @@ impl Dial {
         let connecting = async {
             let tcp = TcpStream::connect(self.address).await?;
             tcp.set_nodelay(true)?;
-            let io: Pin<Box<dyn Io>> = match &self.tls {
-                None => Box::pin(tcp),
-                Some((tls, name)) => Box::pin(tls.connector().connect(name.clone(), tcp).await?),
-            };
-            Ok(io)
+            Ok(match &self.tls {
+                None => Either::Left(tcp),
+                Some((tls, name)) => Either::Right(Box::new(tls.connector().connect(name.clone(), tcp).await?)),
+            })
         };
         let late = || io::Error::new(io::ErrorKind::TimedOut, "no connection within connect_timeout_ms");
         let io = timeout(self.within, connecting).await.unwrap_or_else(|_| Err(late()))?;
@@ -60,13 +61,9 @@ impl tower::Service<Uri> for Dial {
     }
 }
 
-trait Io: AsyncRead + AsyncWrite + Send {}
-
-impl<T: AsyncRead + AsyncWrite + Send> Io for T {}
-
 /// An open connection.
 pub(super) struct Socket {
-    io: Pin<Box<dyn Io>>,
+    io: Either<TcpStream, Box<TlsStream<TcpStream>>>,
     _counted: Counted,
 }
 
@@ -87,21 +84,21 @@ impl Drop for Counted {
 
 impl AsyncRead for Socket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.io.as_mut().poll_read(cx, buffer)
+        Pin::new(&mut self.io).poll_read(cx, buffer)
     }
 }
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.io.as_mut().poll_write(cx, bytes)
+        Pin::new(&mut self.io).poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io.as_mut().poll_flush(cx)
+        Pin::new(&mut self.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io.as_mut().poll_shutdown(cx)
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
@@ -109,7 +106,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.io.as_mut().poll_write_vectored(cx, parts)
+        Pin::new(&mut self.io).poll_write_vectored(cx, parts)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -11,10 +11,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Instant;
 
 use super::calls::Calls;
+use super::through::{Reading, Through};
 
 /// What goes with a call or a frame of an answer: updates of two windows, a reset, a ping that measures the way.
 const FRAMES_PER_STEP: u64 = 8;
@@ -109,57 +110,36 @@ impl Budget {
 }
 
 /// A connection of HTTP/2 that ends where its peer says too much.
+pub(super) type Metered<T> = Through<T, Meter>;
+
 #[derive(Debug)]
-pub(super) struct Metered<T> {
-    inner: T,
+pub(super) struct Meter {
     frames: Frames,
     budget: Budget,
     calls: Arc<Calls>,
 }
 
 impl<T> Metered<T> {
-    pub(super) fn new(inner: T, frames_per_second: u64, calls: Arc<Calls>) -> Self {
-        Self { inner, frames: Frames::new(), budget: Budget::new(frames_per_second), calls }
+    pub(super) fn of(inner: T, frames_per_second: u64, calls: Arc<Calls>) -> Self {
+        Self::new(inner, Meter { frames: Frames::new(), budget: Budget::new(frames_per_second), calls })
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let me = self.get_mut();
+impl Reading for Meter {
+    fn poll_read<T: AsyncRead + Unpin>(
+        &mut self,
+        inner: &mut T,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut me.inner).poll_read(cx, buffer))?;
-        let frames = me.frames.count(&buffer.filled()[before..]);
-        if frames > 0 && !me.budget.spend(frames, &me.calls) {
-            me.calls.flooded();
+        ready!(Pin::new(inner).poll_read(cx, buffer))?;
+        let frames = self.frames.count(&buffer.filled()[before..]);
+        if frames > 0 && !self.budget.spend(frames, &self.calls) {
+            self.calls.flooded();
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         Poll::Ready(Ok(()))
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Metered<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, parts)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
     }
 }
 

@@ -103,7 +103,7 @@ where
             live(shared, &calls, connection).await
         }
         Version::Http2 => {
-            let stream = Metered::new(stream, config.control_frames_per_second_max, calls.clone());
+            let stream = Metered::of(stream, config.control_frames_per_second_max, calls.clone());
             let connection = http2_builder(config).serve_connection(TokioIo::new(stream), service);
             live(shared, &calls, connection).await
         }

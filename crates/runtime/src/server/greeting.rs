@@ -7,6 +7,7 @@ use bytes::BytesMut;
 use proxy_header::{ParseConfig, ProxyHeader};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
+use tokio_util::either::Either;
 
 use super::budget::PREFACE;
 use super::config::{ProxyProtocol, ServerConfig};
@@ -43,7 +44,7 @@ pub(super) async fn greet(
     let place = peers.take(address.ip()).ok_or(Refused::Peer)?;
     let (stream, certificate_names) = match tls {
         Some(tls) => tls.accept(socket).await?,
-        None => (Transport::Plain(socket), Arc::default()),
+        None => (Either::Left(socket), Arc::default()),
     };
     let (version, stream) = version(stream).await.map_err(|_| Refused::Gone)?;
     Ok(Greeted { peer: Peer { address, certificate_names }, version, stream, place })
@@ -57,7 +58,7 @@ async fn told_by_proxy(
 ) -> Result<(Replay<TcpStream>, SocketAddr), Refused> {
     let mut read = BytesMut::new();
     if config.proxy_protocol == ProxyProtocol::None {
-        return Ok((Replay::new(read, socket), address));
+        return Ok((Replay::of(read, socket), address));
     }
     let parse = ParseConfig { include_tlvs: false, ..ParseConfig::default() };
     loop {
@@ -65,13 +66,13 @@ async fn told_by_proxy(
             return Err(Refused::Gone);
         }
         if config.proxy_protocol == ProxyProtocol::Optional && !may_become_proxy_header(&read) {
-            return Ok((Replay::new(read, socket), address));
+            return Ok((Replay::of(read, socket), address));
         }
         match ProxyHeader::parse(&read, parse) {
             Ok((header, length)) => {
                 // The balancer itself, as it looks whether we are well, has no other address than its own.
                 let told = header.proxied_address().map_or(address, |told| told.source);
-                return Ok((Replay::new(read.split_off(length), socket), told));
+                return Ok((Replay::of(read.split_off(length), socket), told));
             }
             Err(proxy_header::Error::BufferTooShort) if read.len() < PROXY_HEADER_BYTES_MAX => {}
             Err(_) => return Err(Refused::ProxyHeader),
@@ -97,10 +98,10 @@ async fn version<T: AsyncRead + Unpin>(mut stream: T) -> std::io::Result<(Versio
             return Err(std::io::ErrorKind::UnexpectedEof.into());
         }
         if !PREFACE.starts_with(&begin) {
-            return Ok((Version::Http1, Replay::new(begin, stream)));
+            return Ok((Version::Http1, Replay::of(begin, stream)));
         }
     }
-    Ok((Version::Http2, Replay::new(begin, stream)))
+    Ok((Version::Http2, Replay::of(begin, stream)))
 }
 
 #[cfg(test)]

@@ -1,18 +1,16 @@
 //! TLS of a server: its certificate, those of its clients, and both anew when the files change.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use rustls::server::WebPkiClientVerifier;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
 use tracing::debug;
 
 use super::config::{ClientCertificate, ServerTls};
@@ -20,6 +18,9 @@ use super::metrics::Refused;
 use super::replay::Replay;
 use crate::kernel::Kernel;
 use crate::tls::{self, Files};
+
+/// What HTTP is spoken over: plaintext, or TLS.
+pub(super) type Transport = Either<Replay<TcpStream>, Box<TlsStream<Replay<TcpStream>>>>;
 
 /// The settings of TLS as they are now.
 #[derive(Debug)]
@@ -50,7 +51,7 @@ impl Tls {
             Some(certificate) => tls::names(certificate).map_err(|_| Refused::Tls)?.into(),
             None => Arc::default(),
         };
-        Ok((Transport::Tls(Box::new(stream)), names))
+        Ok((Either::Right(Box::new(stream)), names))
     }
 }
 
@@ -84,61 +85,4 @@ fn load(
     let mut config = builder.with_single_cert(chain, key)?; // and they must belong together
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok((config, expiry))
-}
-
-/// What HTTP is spoken over.
-#[derive(Debug)]
-pub(super) enum Transport {
-    Plain(Replay<TcpStream>),
-    Tls(Box<TlsStream<Replay<TcpStream>>>),
-}
-
-impl AsyncRead for Transport {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
-        }
-    }
-}
-
-impl AsyncWrite for Transport {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Tls(stream) => stream.is_write_vectored(),
-        }
-    }
 }
