@@ -66,24 +66,16 @@ impl Meters {
             metrics.register("db_transactions", "Transactions by what they came to; reading ones are rolled back");
         let failures: Family<Labels<2>, Counter> =
             metrics.register("db_errors", "Statements, commits and waits for a connection that failed");
+        let counter = |name, help| metrics.register_labelled(name, help, &label);
+        let skew = "How far the database's clock is ahead of ours";
         Self {
             database,
             metrics: metrics.clone(),
-            up: of(metrics, "db_up", "Whether the database answered when it was last looked at", label),
-            clock_skew_seconds: of(
-                metrics,
-                "db_clock_skew_seconds",
-                "How far the database's clock is ahead of ours",
-                label,
-            ),
-            connections_dropped: of(
-                metrics,
-                "db_connections_dropped",
-                "Connections closed since they were of no use",
-                label,
-            ),
+            up: metrics.register_labelled("db_up", "Whether the database answered when it was last looked at", &label),
+            clock_skew_seconds: metrics.register_labelled("db_clock_skew_seconds", skew, &label),
+            connections_dropped: counter("db_connections_dropped", "Connections closed since they were of no use"),
             acquire_seconds: acquire_seconds.get_or_create(&label).clone(),
-            acquire_failures: of(metrics, "db_acquire_failures", "Waits that ended without a connection", label),
+            acquire_failures: counter("db_acquire_failures", "Waits that ended without a connection"),
             transactions: ACCESSES.map(|(_, access)| {
                 OUTCOMES.map(|(_, outcome)| {
                     transactions.get_or_create(&[label[0], ("access", access), ("outcome", outcome)]).clone()
@@ -96,9 +88,9 @@ impl Meters {
     /// Shows how full a pool is, from now on.
     pub(crate) fn measure_pool(&self, name: &'static str, pool: Pool, connections_max: u32) {
         let label = [("database", self.database), ("pool", name)];
-        let most: Family<Labels<2>, Gauge> =
-            self.metrics.register("db_connections_max", "Connections that a pool may have");
-        most.get_or_create(&label).set(connections_max.into());
+        let most: Gauge =
+            self.metrics.register_labelled("db_connections_max", "Connections that a pool may have", &label);
+        most.set(connections_max.into());
         let pools: PoolGauges = self.metrics.register("db_connections", "Connections of a pool, idle or used");
         pools.0.lock().unwrap_or_else(PoisonError::into_inner).push((label, pool));
     }
@@ -121,7 +113,7 @@ impl Meters {
     /// The meters of a group of this database.
     pub(crate) fn group(&self, group: &'static str) -> GroupMeters {
         let label = [("database", self.database), ("group", group)];
-        let counter = |name: &str, help: &str| of(&self.metrics, name, help, label);
+        let counter = |name, help| self.metrics.register_labelled(name, help, &label);
         let sizes: Family<Labels<2>, Histogram, fn() -> Histogram> =
             self.metrics.register_with("db_group_batch_commands", "Commands that shared a transaction", || {
                 Family::new_with_constructor(batch_buckets as fn() -> Histogram)
@@ -144,14 +136,6 @@ pub(crate) struct GroupMeters {
     pub(crate) dropped: Counter,
     pub(crate) refused: Counter,
     pub(crate) sizes: Histogram,
-}
-
-fn of<const N: usize, M>(metrics: &Metrics, name: &str, help: &str, label: Labels<N>) -> M
-where
-    M: EncodeMetric + prometheus_client::metrics::TypedMetric + Clone + Default + fmt::Debug + Send + Sync + 'static,
-{
-    let family: Family<Labels<N>, M> = metrics.register(name, help);
-    family.get_or_create(&label).clone()
 }
 
 /// 50 microseconds to 1.6 seconds, and more.

@@ -12,7 +12,6 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use souk_db::{Db, Kind, Tx};
@@ -425,10 +424,7 @@ struct Meters {
 
 impl Meters {
     fn new(metrics: &Metrics, consumer: &'static str) -> Self {
-        let counter = |name: &str, help: &str| {
-            let family: Family<[(&'static str, &'static str); 1], Counter> = metrics.register(name, help);
-            family.get_or_create(&[("consumer", consumer)]).clone()
-        };
+        let counter = |name, help| metrics.register_labelled(name, help, &[("consumer", consumer)]);
         Self {
             applied: counter("consumer_applied", "Events whose effect was committed"),
             repeated: counter("consumer_repeated", "Events that had been handled before"),

@@ -232,10 +232,7 @@ struct Meters {
 impl Meters {
     fn new(metrics: &Metrics, service: &'static str) -> Self {
         let service = [("service", service)];
-        let counter = |name: &str, help: &str| {
-            let family: Family<[(&'static str, &'static str); 1], Counter> = metrics.register(name, help);
-            family.get_or_create(&service).clone()
-        };
+        let counter = |name, help| metrics.register_labelled(name, help, &service);
         Self {
             published: counter("outbox_published", "Events that the bus has acknowledged"),
             failed: counter("outbox_publish_failures", "Events that the bus could not take"),

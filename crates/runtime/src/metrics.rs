@@ -8,10 +8,14 @@ mod scrape;
 
 use std::any::Any;
 use std::collections::HashMap;
+use std::fmt::Debug;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::TypedMetric;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Metric, Registry};
@@ -46,6 +50,16 @@ impl Metrics {
         metric
     }
 
+    /// The one of a family's metrics that has these labels.
+    pub fn register_labelled<M, L>(&self, name: &str, help: &str, labels: &L) -> M
+    where
+        M: EncodeMetric + TypedMetric + Clone + Debug + Default + Send + Sync + 'static,
+        L: EncodeLabelSet + Clone + Debug + Hash + Eq + Send + Sync + 'static,
+    {
+        let family: Family<L, M> = self.register(name, help);
+        family.get_or_create(labels).clone()
+    }
+
     /// A collector is asked at each scrape, and must not come back here.
     fn register_collector(&self, collector: impl Collector) {
         let mut registered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -55,8 +69,8 @@ impl Metrics {
     /// Registers what is to be told of the process `binary` itself, once: what it is, what it takes of the machine, how busy its runtime
     /// is, and whether it is ready.
     pub(crate) fn register_process(&self, binary: &'static str, readiness: &Readiness) {
-        let info: Family<Vec<(&str, &str)>, Gauge> = self.register("souk_build_info", "What runs: always 1");
-        info.get_or_create(&vec![("service", binary), ("version", env!("CARGO_PKG_VERSION"))]).set(1);
+        let labels = [("service", binary), ("version", env!("CARGO_PKG_VERSION"))];
+        self.register_labelled::<Gauge, _>("souk_build_info", "What runs: always 1", &labels).set(1);
         #[cfg(target_os = "linux")]
         self.register_collector(process::ProcessMetrics);
         self.register_collector(executor::TokioMetrics::new());

@@ -10,7 +10,6 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use chrono::{DateTime, Utc};
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
@@ -175,14 +174,12 @@ struct Metrics {
 
 impl Metrics {
     fn new(kernel: &Kernel, name: &str) -> Self {
-        type Of<M> = Family<[(&'static str, String); 1], M>;
         let of = [("of", name.to_owned())];
-        let gauge = |name, help| kernel.metrics.register::<Of<Gauge>>(name, help).get_or_create(&of).clone();
-        let reloads: Of<Counter> =
-            kernel.metrics.register("tls_reloads", "Times that changed certificates were taken up");
+        let gauge = |name, help| kernel.metrics.register_labelled(name, help, &of);
+        let reloads = "Times that changed certificates were taken up";
         Self {
             expiry: gauge("tls_certificate_expiry_timestamp_seconds", "When the first certificate in use ends"),
-            reloads: reloads.get_or_create(&of).clone(),
+            reloads: kernel.metrics.register_labelled("tls_reloads", reloads, &of),
             unusable: gauge("tls_files_unusable", "1 while the files that lie there cannot be used"),
         }
     }

@@ -49,22 +49,15 @@ pub(super) struct Gauges {
 impl Gauges {
     pub(super) fn new(kernel: &Kernel, peer: &'static str) -> Self {
         let metrics = &kernel.metrics;
-        let addresses: Family<InState, Gauge> =
-            metrics.register("grpc_client_addresses", "Addresses of a peer: known ones, and those that calls go to");
-        let in_flight: Family<OfPeer, Gauge> =
-            metrics.register("grpc_client_calls_in_flight", "Calls to a peer that have not ended, streams included");
-        // What `get_or_create` gives is a lock: each ends here, as two at a time would wait for each other.
-        let in_state = |state| addresses.get_or_create(&InState { peer, state }).clone();
-        let in_flight = in_flight.get_or_create(&OfPeer { peer }).clone();
-        let counter = |name, help| {
-            let family: Family<OfPeer, Counter> = metrics.register(name, help);
-            family.get_or_create(&OfPeer { peer }).clone()
-        };
+        let addresses = "Addresses of a peer: known ones, and those that calls go to";
+        let in_state = |state| metrics.register_labelled("grpc_client_addresses", addresses, &InState { peer, state });
+        let in_flight = "Calls to a peer that have not ended, streams included";
+        let counter = |name, help| metrics.register_labelled(name, help, &OfPeer { peer });
         Self {
             peer,
             known: in_state("known"),
             healthy: in_state("healthy"),
-            in_flight,
+            in_flight: metrics.register_labelled("grpc_client_calls_in_flight", in_flight, &OfPeer { peer }),
             ejections: metrics.register("grpc_client_ejections", "Addresses that were taken out, by cause"),
             refused: counter("grpc_client_refused", "Calls that were not made because no address of the peer answered"),
             retries: counter("grpc_client_retries", "Second and later tries of calls"),

@@ -6,9 +6,7 @@ use prometheus_client::metrics::gauge::Gauge;
 
 use crate::kernel::Kernel;
 
-type Label = (&'static str, &'static str);
-type Of<M> = Family<[Label; 1], M>;
-type By = Family<[Label; 2], Counter>;
+type By = Family<[(&'static str, &'static str); 2], Counter>;
 
 /// Why a connection was not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,8 +90,8 @@ impl Metrics {
     pub(super) fn new(kernel: &Kernel, server: &'static str) -> Self {
         let of = [("server", server)];
         let metrics = &kernel.metrics;
-        let gauge = |name, help| metrics.register::<Of<Gauge>>(name, help).get_or_create(&of).clone();
-        let counter = |name, help| metrics.register::<Of<Counter>>(name, help).get_or_create(&of).clone();
+        let gauge = |name, help| metrics.register_labelled(name, help, &of);
+        let counter = |name, help| metrics.register_labelled(name, help, &of);
         Self {
             server,
             open: gauge("grpc_server_connections", "Connections that are open"),
