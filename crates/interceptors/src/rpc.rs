@@ -1,11 +1,22 @@
-//! What the spans of both sides of a call say, by OpenTelemetry's conventions for RPC.
+//! What both sides of a call know of it: its method, and what its span says, by OpenTelemetry's conventions for RPC.
 //!
 //! <https://opentelemetry.io/docs/specs/semconv/rpc/grpc/>
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use souk_proto_common::Method;
 use tonic::Code;
 use tracing::Span;
 
 use crate::server::code_name;
+
+/// The methods that are known, by their path. Cheap to clone.
+pub(crate) type Methods = Arc<HashMap<&'static str, &'static Method>>;
+
+pub(crate) fn by_path(tables: &[&'static [Method]]) -> Methods {
+    Arc::new(tables.iter().flat_map(|table| table.iter()).map(|method| (method.path, method)).collect())
+}
 
 /// The name of the span of a call to `path`: without the slash that it begins with.
 pub(crate) fn name(path: &'static str) -> &'static str {

@@ -5,7 +5,6 @@
 //! streams, go back to the caller. Never past the deadline, and never beyond the budget. Each try goes to another address, as long as there
 //! is one.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +26,7 @@ use super::deadline::{self, AnswerBy};
 use super::outcome::{self, Outcome, outcome};
 use crate::context;
 use crate::middleware::{Middleware, Next, pass};
+use crate::rpc::{self, Methods};
 
 /// A larger request is not sent: it could not be kept for a second try, and no method of ours takes one.
 const BODY_BYTES_MAX: usize = 4 * 1_024 * 1_024;
@@ -34,7 +34,7 @@ const BODY_BYTES_MAX: usize = 4 * 1_024 * 1_024;
 #[derive(Clone)]
 pub(super) struct Retry {
     ids: Ids,
-    methods: Arc<HashMap<&'static str, &'static Method>>,
+    methods: Methods,
     tries_max: u32,
     backoff: Duration,
     budget: Arc<Mutex<Budget>>,
@@ -44,10 +44,9 @@ pub(super) struct Retry {
 impl Retry {
     /// `retries` counts them.
     pub(super) fn new(kernel: &Kernel, config: &ClientConfig, methods: &[&'static [Method]], retries: Counter) -> Self {
-        let methods = methods.iter().flat_map(|table| table.iter()).map(|method| (method.path, method)).collect();
         Self {
             ids: kernel.ids.clone(),
-            methods: Arc::new(methods),
+            methods: rpc::by_path(methods),
             tries_max: config.tries_max,
             backoff: Duration::from_millis(config.backoff_ms),
             budget: Arc::new(Mutex::new(Budget::new(config.retry_budget_percent))),

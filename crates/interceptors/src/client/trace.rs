@@ -1,8 +1,5 @@
 //! The trace of what this task does goes on; a call that is made for nothing else begins its own. Each try has a CLIENT span of its own.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
 use http::{Request, Response};
 use souk_proto_common::Method;
 use souk_runtime::{Kernel, TraceContext, Tracer, trace};
@@ -13,19 +10,18 @@ use tracing::{Instrument, Span, info_span};
 
 use crate::context::tell_position;
 use crate::middleware::{Middleware, Next, pass};
-use crate::rpc;
+use crate::rpc::{self, Methods};
 use crate::server::body;
 
 #[derive(Clone)]
 pub(super) struct Propagate {
     tracer: Tracer,
-    methods: Arc<HashMap<&'static str, &'static Method>>,
+    methods: Methods,
 }
 
 impl Propagate {
     pub(super) fn new(kernel: &Kernel, methods: &[&'static [Method]]) -> Self {
-        let methods = methods.iter().flat_map(|table| table.iter()).map(|method| (method.path, method)).collect();
-        Self { tracer: kernel.tracer.clone(), methods: Arc::new(methods) }
+        Self { tracer: kernel.tracer.clone(), methods: rpc::by_path(methods) }
     }
 
     fn begin(&self, path: &str) -> (Span, TraceContext) {

@@ -1,9 +1,6 @@
 //! Trace and call id: what a log line, an INTERNAL error and a call to another service can be found by. The span of the call is the SERVER
 //! span of its trace.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
 use http::{Request, Response};
 use souk_proto_common::Method;
 use souk_runtime::server::Peer;
@@ -17,7 +14,7 @@ use super::body;
 use crate::caller::Caller;
 use crate::context::{CallContext, Target, position_of};
 use crate::middleware::{Middleware, Next, pass};
-use crate::rpc;
+use crate::rpc::{self, Methods};
 
 /// Health and reflection: not of our contract, and open to anyone.
 const INFRASTRUCTURE: [&str; 3] = ["/grpc.health.v1.Health/", "/grpc.reflection.v1.", "/grpc.reflection.v1alpha."];
@@ -26,13 +23,12 @@ const INFRASTRUCTURE: [&str; 3] = ["/grpc.health.v1.Health/", "/grpc.reflection.
 pub(super) struct Trace {
     ids: Ids,
     tracer: Tracer,
-    methods: Arc<HashMap<&'static str, &'static Method>>,
+    methods: Methods,
 }
 
 impl Trace {
     pub(super) fn new(kernel: &Kernel, methods: &[&'static [Method]]) -> Self {
-        let methods = methods.iter().flat_map(|table| table.iter()).map(|method| (method.path, method)).collect();
-        Self { ids: kernel.ids.clone(), tracer: kernel.tracer.clone(), methods: Arc::new(methods) }
+        Self { ids: kernel.ids.clone(), tracer: kernel.tracer.clone(), methods: rpc::by_path(methods) }
     }
 
     fn target(&self, path: &str) -> Target {
