@@ -124,7 +124,7 @@ impl Server {
 
     /// Finds the host that takes writes, and uses it from now on.
     async fn find(&self) -> Result<(), Unfit> {
-        let mut worst = None;
+        let mut worst: Option<Unfit> = None;
         for host in &self.hosts {
             match self.look_at(host).await {
                 Ok(()) => {
@@ -140,7 +140,8 @@ impl Server {
                     }
                     return Ok(());
                 }
-                Err(unfit) => worst = worst.max(Some(unfit)),
+                Err(unfit) if worst.as_ref().is_none_or(|worst| worst.rank() <= unfit.rank()) => worst = Some(unfit),
+                Err(_) => {}
             }
         }
         Err(worst.unwrap_or_else(|| Unfit::Unreachable(Error::down())))

@@ -1,7 +1,6 @@
 //! What a server must be before it is used: reached, writable, durable, and of our time.
 
 use std::borrow::Cow;
-use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +16,7 @@ use crate::config::{DbConfig, Durability};
 use crate::error::{Error, breaks_connection};
 use crate::transaction::Access;
 
-/// Why a server is not used; of several hosts, the greatest is told.
+/// Why a server is not used; of several hosts, the one of the greatest rank is told.
 #[derive(Debug)]
 pub(super) enum Unfit {
     /// It is not there, or does not answer.
@@ -46,7 +45,7 @@ impl Unfit {
         self.error().clone()
     }
 
-    fn rank(&self) -> u8 {
+    pub(super) fn rank(&self) -> u8 {
         match self {
             Self::Unreachable(_) => 0,
             Self::Refused(_) => 1,
@@ -181,26 +180,6 @@ fn check_skew(skew: &Skew, config: &DbConfig) -> Result<(), Error> {
          (NTP), or raise clock_skew_max_ms",
         skew.seen.as_seconds_f64()
     )))
-}
-
-impl PartialEq for Unfit {
-    fn eq(&self, other: &Self) -> bool {
-        self.rank() == other.rank()
-    }
-}
-
-impl Eq for Unfit {}
-
-impl PartialOrd for Unfit {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Unfit {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.rank().cmp(&other.rank())
-    }
 }
 
 #[cfg(test)]
