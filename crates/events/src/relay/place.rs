@@ -7,6 +7,7 @@ use tracing::{info, warn};
 use super::term::Term;
 use crate::bus::{BusError, Link, Place};
 use crate::pause::after;
+use crate::position::Position;
 use crate::{outbox, position};
 
 impl Term<'_> {
@@ -88,16 +89,11 @@ impl Term<'_> {
         Ok(true)
     }
 
-    /// Whether somebody wants everything published again.
-    pub(super) async fn look_for_requests(&mut self) -> Result<(), Error> {
-        let Some(place) = &self.place else { return Ok(()) };
-        let mut tx = self.relay.db.read().await?;
-        let position = position::read(&mut tx).await?;
-        tx.rollback().await?;
-        if !position.is_some_and(|position| position.is_at(place)) {
+    /// Whether somebody wants everything published again: the position is not where we publish.
+    pub(super) fn heed_request(&mut self, position: Option<&Position>) {
+        if self.place.as_ref().is_some_and(|place| !position.is_some_and(|position| position.is_at(place))) {
             self.forget_place();
         }
-        Ok(())
     }
 
     /// The place is looked at anew before anything is published.

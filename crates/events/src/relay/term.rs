@@ -187,11 +187,12 @@ impl<'r> Term<'r> {
         self.poll_at = after(now, Duration::from_millis(self.relay.config.poll_interval_ms.max(1)));
         self.unread = true;
         let mut tx = self.relay.db.read().await?;
-        let backlog = outbox::backlog(&mut tx).await?;
+        let (backlog, position) = (outbox::backlog(&mut tx).await?, position::read(&mut tx).await?);
         tx.rollback().await?;
         let age = backlog.oldest.map_or(TimeDelta::zero(), |oldest| now - oldest);
         self.relay.meters.show_backlog(backlog, age);
-        self.look_for_requests().await
+        self.heed_request(position.as_ref());
+        Ok(())
     }
 
     /// Deletes a portion of what has stayed long enough.
