@@ -10,18 +10,17 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use souk_db::{Db, DbConfig};
 use souk_interceptors::client::{self, ClientConfig};
 use souk_runtime::Kernel;
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::oneshot;
 
+use crate::http::get;
 use crate::nats::{Nats, nats};
 use crate::shop::{Shop, plain_channel};
 use crate::suite::assert_invariants;
@@ -129,16 +128,7 @@ impl Cluster {
         let Some((email, password)) = administrator(output).await else {
             panic!("the user service shows no first password:\n{}", user.log(0));
         };
-        for service in [&mut user, &mut inventory, &mut order] {
-            for replica in 0..service.replicas.len() {
-                service.start(replica);
-            }
-        }
-        for service in [&user, &inventory, &order] {
-            for replica in 0..service.replicas.len() {
-                service.ready(replica).await;
-            }
-        }
+        start_all([&mut user, &mut inventory, &mut order]).await;
         let channels = [&user, &order, &inventory].map(|service| plain_channel(&service.addresses()));
         let mut shop = Shop::new(channels);
         shop.log_in_admin(&email, &password).await;
@@ -164,14 +154,38 @@ impl Cluster {
         ])
     }
 
+    /// Ends all that run as SIGTERM would, and starts all on what they have left.
+    pub async fn restart(&mut self) {
+        self.stop_all().await;
+        start_all([&mut self.user, &mut self.inventory, &mut self.order]).await;
+    }
+
     /// Ends all that run as SIGTERM would.
     pub async fn stop(mut self) {
+        self.stop_all().await;
+    }
+
+    async fn stop_all(&mut self) {
         for service in [&mut self.order, &mut self.inventory, &mut self.user] {
             for replica in 0..service.replicas.len() {
                 if service.is_running(replica) {
                     service.stop(replica).await;
                 }
             }
+        }
+    }
+}
+
+/// All replicas that do not run yet, at once.
+async fn start_all(mut services: [&mut Service; 3]) {
+    for service in &mut services {
+        for replica in 0..service.replicas.len() {
+            service.start(replica);
+        }
+    }
+    for service in services {
+        for replica in 0..service.replicas.len() {
+            service.ready(replica).await;
         }
     }
 }
@@ -264,7 +278,7 @@ impl Service {
     pub async fn ready(&self, replica: usize) {
         let at = &self.replicas[replica];
         within(PATIENCE, &format!("{} {replica} is ready", self.name), async || {
-            get(at.admin(), "/readyz").await.is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
+            get(at.admin(), "/readyz").await.is_some_and(|(status, _)| status == 200)
         })
         .await;
     }
@@ -328,7 +342,7 @@ impl Service {
 
     /// The value of a metric of one replica, summed over its labels; those that a line must contain are `labels`.
     pub async fn metric(&self, replica: usize, name: &str, labels: &[&str]) -> f64 {
-        let text = get(self.replicas[replica].admin(), "/metrics").await.expect("the replica answers");
+        let (_, text) = get(self.replicas[replica].admin(), "/metrics").await.expect("the replica answers");
         let lines = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
         let lines = lines.filter(|line| labels.iter().all(|label| line.contains(label)));
         lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
@@ -401,17 +415,4 @@ async fn administrator(output: ChildStdout) -> Option<(String, String)> {
         }
     });
     tokio::time::timeout(PATIENCE, shown).await.ok()?.ok()
-}
-
-/// The answer to a GET, its head included; `None`: nobody answers.
-async fn get(address: SocketAddr, path: &str) -> Option<String> {
-    let asking = async {
-        let mut stream = TcpStream::connect(address).await.ok()?;
-        let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.ok()?;
-        Some(answer)
-    };
-    tokio::time::timeout(Duration::from_secs(2), asking).await.ok().flatten()
 }

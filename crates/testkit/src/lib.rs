@@ -4,6 +4,7 @@
 pub mod cluster;
 #[cfg(feature = "suite")]
 pub mod form;
+pub mod http;
 #[cfg(feature = "suite")]
 pub mod load;
 mod nats;

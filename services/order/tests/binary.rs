@@ -9,10 +9,8 @@ use std::process::{Child, Command, Output, Stdio};
 
 use souk_proto_order::v1::WatchOrderRequest;
 use souk_proto_order::v1::order_service_client::OrderServiceClient;
-use souk_testkit::eventually;
+use souk_testkit::{eventually, http};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 const SECRET: &str = "open sesame";
 
@@ -59,13 +57,7 @@ impl Serving {
     }
 
     async fn get(&self, path: &str) -> (u16, String) {
-        let mut socket = TcpStream::connect(self.admin).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
-        socket.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).await.unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head[9..12].parse().unwrap(), body.to_owned())
+        http::get(self.admin, path).await.unwrap()
     }
 }
 
