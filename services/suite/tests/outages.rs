@@ -9,7 +9,7 @@ use souk_db::{Tx, sql};
 use souk_events::{Bus, BusConfig, Consumer, ConsumerConfig, Event, Handler, HandlerError};
 use souk_runtime::{Clock, Kernel};
 use souk_testkit::cluster::{Cluster, ClusterConfig};
-use souk_testkit::load::{Load, by_campaign, number};
+use souk_testkit::load::{Bought, Load, by_campaign, number};
 use souk_testkit::{PATIENCE, TestDatabase, eventually, sqlite};
 
 const BUYERS: usize = 16;
@@ -23,20 +23,31 @@ async fn own_cluster() -> Cluster {
     Cluster::start_with(ClusterConfig { own_postgres: true, ..ClusterConfig::default() }).await
 }
 
+/// Buyers, who are at it.
+async fn load(cluster: &Cluster) -> Load {
+    let load = Load::start(cluster, BUYERS).await;
+    load.goes_on(PATIENCE, 50).await;
+    load
+}
+
+/// It goes on; and of all that was acknowledged nothing is lost or doubled.
+async fn recovered(load: Load, cluster: &Cluster) -> Bought {
+    load.goes_on(PATIENCE, 50).await;
+    let bought = load.stop().await;
+    bought.assert_kept(cluster).await;
+    bought
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_postgresql_is_told_and_comes_back() {
     let mut cluster = own_cluster().await;
-    let load = Load::start(&cluster, BUYERS).await;
-    load.goes_on(PATIENCE, 50).await;
+    let load = load(&cluster).await;
     let postgres = cluster.postgres.as_mut().unwrap();
     postgres.stop().await;
     tokio::time::sleep(outage()).await;
     assert!(load.refused() > BUYERS, "nobody has noticed");
     postgres.resume().await;
-    load.goes_on(PATIENCE, 50).await;
-    let bought = load.stop().await;
-    bought.assert_honest();
-    bought.assert_kept(&cluster).await;
+    recovered(load, &cluster).await.assert_honest();
     cluster.stop().await;
 }
 
@@ -51,18 +62,14 @@ async fn a_killed_postgresql_has_every_order_that_was_acknowledged() {
         postgres.kill().await;
         postgres.resume().await;
     }
-    load.goes_on(PATIENCE, 50).await;
-    let bought = load.stop().await;
-    bought.assert_honest();
-    bought.assert_kept(&cluster).await;
+    recovered(load, &cluster).await.assert_honest();
     cluster.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_inventory_is_told_and_comes_back() {
     let mut cluster = Cluster::start().await;
-    let load = Load::start(&cluster, BUYERS).await;
-    load.goes_on(PATIENCE, 50).await;
+    let load = load(&cluster).await;
     for replica in 0..cluster.inventory.len() {
         cluster.inventory.kill(replica).await;
     }
@@ -71,10 +78,7 @@ async fn a_stopped_inventory_is_told_and_comes_back() {
     for replica in 0..cluster.inventory.len() {
         cluster.inventory.start(replica);
     }
-    load.goes_on(PATIENCE, 50).await;
-    let bought = load.stop().await;
-    bought.assert_honest();
-    bought.assert_kept(&cluster).await;
+    recovered(load, &cluster).await.assert_honest();
     cluster.stop().await;
 }
 
@@ -104,8 +108,7 @@ async fn killed_replicas_lose_and_double_nothing() {
 async fn a_stopped_nats_is_noticed_by_nobody_and_has_every_event_in_the_end() {
     let cluster = Cluster::start().await;
     let audience = Audience::of(&cluster).await;
-    let load = Load::start(&cluster, BUYERS).await;
-    load.goes_on(PATIENCE, 50).await;
+    let load = load(&cluster).await;
     cluster.nats.stop();
     let before = load.acknowledged();
     tokio::time::sleep(outage()).await;
@@ -113,10 +116,8 @@ async fn a_stopped_nats_is_noticed_by_nobody_and_has_every_event_in_the_end() {
     let order = cluster.order.database().await;
     assert!(number(&order, "SELECT COUNT(*) FROM outbox WHERE published_at IS NULL").await > 0, "the outbox grows");
     cluster.nats.start().await;
-    load.goes_on(PATIENCE, 50).await;
-    let bought = load.stop().await;
+    let bought = recovered(load, &cluster).await;
     assert!(bought.refusals.is_empty(), "{:?}", bought.refusals[0]);
-    bought.assert_kept(&cluster).await;
     audience.has_heard_everything(&cluster).await;
     cluster.stop().await;
 }
@@ -125,13 +126,10 @@ async fn a_stopped_nats_is_noticed_by_nobody_and_has_every_event_in_the_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wiped_nats_is_filled_again() {
     let cluster = Cluster::start().await;
-    let load = Load::start(&cluster, BUYERS).await;
-    load.goes_on(PATIENCE, 50).await;
+    let load = load(&cluster).await;
     cluster.nats.wipe().await;
-    load.goes_on(PATIENCE, 50).await;
-    let bought = load.stop().await;
+    let bought = recovered(load, &cluster).await;
     assert!(bought.refusals.is_empty(), "{:?}", bought.refusals[0]);
-    bought.assert_kept(&cluster).await;
     // It comes after everything, and hears what was published before the loss from the outbox alone.
     Audience::of(&cluster).await.has_heard_everything(&cluster).await;
     cluster.stop().await;
