@@ -2,6 +2,8 @@
 
 use std::ops::Deref;
 
+use souk_db::Db;
+
 use crate::cluster::{Cluster, ClusterConfig};
 use crate::shop::Shop;
 use crate::suite::Suite;
@@ -44,6 +46,33 @@ impl Souk {
         match self {
             Self::Suite(suite) => suite.assert_invariants().await,
             Self::Cluster(cluster) => cluster.assert_invariants().await,
+        }
+    }
+
+    /// The orders' database.
+    pub async fn orders_database(&self) -> Db {
+        match self {
+            Self::Suite(suite) => suite.running.order.app.db.clone(),
+            Self::Cluster(cluster) => cluster.order.database().await,
+        }
+    }
+
+    /// The inventory's database.
+    pub async fn inventory_database(&self) -> Db {
+        match self {
+            Self::Suite(suite) => suite.running.inventory.app.db.clone(),
+            Self::Cluster(cluster) => cluster.inventory.database().await,
+        }
+    }
+
+    /// Ends it as SIGTERM would, and starts it on what it has left.
+    pub async fn restart(self) -> Self {
+        match self {
+            Self::Suite(suite) => Self::Suite(Box::new(suite.restart().await)),
+            Self::Cluster(mut cluster) => {
+                cluster.restart().await;
+                Self::Cluster(cluster)
+            }
         }
     }
 

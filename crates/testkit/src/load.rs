@@ -1,6 +1,7 @@
 //! Buyers who never give up: each order is sent under its key until somebody acknowledges it. What they were told on the way is kept, and
 //! compared with the tables at the end.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -203,7 +204,7 @@ impl Bought {
 }
 
 /// The one number that a query asks for.
-pub async fn number(db: &Db, text: &'static str) -> i64 {
+pub async fn number(db: &Db, text: impl Into<Cow<'static, str>>) -> i64 {
     let mut tx = db.read().await.expect("a transaction");
     let (number,): (i64,) = souk_db::sql(text).fetch_one(&mut tx).await.expect("a number");
     number

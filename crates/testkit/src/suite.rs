@@ -78,6 +78,15 @@ impl Suite {
         self.folder
     }
 
+    /// Ends it as SIGTERM would, and starts it on what it has left.
+    pub async fn restart(self) -> Self {
+        let clock = self.kernel.clock.clone();
+        let folder = self.stop().await.expect("a suite with a folder of its own");
+        let mut suite = Self::start_in(folder.path(), clock).await;
+        suite.folder = Some(folder);
+        suite
+    }
+
     /// I1 to I11, against the inventory's tables.
     pub async fn assert_invariants(&self) {
         assert_invariants(&self.running.inventory.app.db).await;

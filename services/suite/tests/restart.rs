@@ -1,68 +1,20 @@
-//! P3: what was acknowledged is there after a restart, and a watcher goes on where it was: after a stop in order, and after none.
+//! P3: what was acknowledged is there after a kill, and a watcher goes on where it was. After a stop in order: in the journeys.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use souk_db::Db;
 use souk_proto_order::v1::order_service_client::OrderServiceClient;
-use souk_proto_order::v1::place_order_result::Outcome;
-use souk_proto_order::v1::{ListOrdersRequest, Order, OrderState, PlaceOrdersRequest, WatchOrderRequest};
-use souk_runtime::Clock;
+use souk_proto_order::v1::{ListOrdersRequest, Order, OrderState, WatchOrderRequest};
+use souk_testkit::load::number;
 use souk_testkit::process::{Process, database, owed};
-use souk_testkit::suite::{Client, PASSWORD, Suite, assert_invariants, config, one};
+use souk_testkit::suite::{Client, assert_invariants, one};
 use souk_testkit::within;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_restart_loses_no_order_no_stock_and_no_place_in_a_watch() {
-    const ORDERS: usize = 1_000;
-    let folder = tempfile::TempDir::with_prefix("souk-").unwrap();
-    let suite = Suite::start_in(folder.path(), Clock::system()).await;
-    suite.product("TEA", 690, 10_000).await;
-    let alice = suite.customer("alice").await;
-    let requests: Vec<PlaceOrdersRequest> =
-        (0..ORDERS).map(|_| PlaceOrdersRequest { order: Some(one("TEA", 1)) }).collect();
-    let results =
-        suite.orders(Some(&alice)).place_orders(futures::stream::iter(requests)).await.unwrap().into_inner().results;
-    let acknowledged: BTreeSet<String> = results
-        .iter()
-        .map(|result| match result.outcome.as_ref().unwrap() {
-            Outcome::Order(order) => order.order_id.clone(),
-            Outcome::Error(error) => panic!("{error:?}"),
-        })
-        .collect();
-    assert_eq!(acknowledged.len(), ORDERS);
-    suite.stop().await;
-
-    let suite = Suite::start_with(config(folder.path()), Clock::system()).await;
-    let alice = suite.log_in("alice@example.com", PASSWORD).await;
-    let found: BTreeSet<String> = suite.own_orders(&alice).await.into_iter().map(|order| order.order_id).collect();
-    assert_eq!(found, acknowledged);
-    // Those that were PENDING at the stop are confirmed now; each watch resumes after the first version and has the second next.
-    for order_id in &acknowledged {
-        let settled = suite.settled(&alice, order_id).await;
-        assert_eq!((settled.state(), settled.version), (OrderState::Confirmed, 2));
-    }
-    suite.assert_invariants().await;
-    let orders = i64::try_from(ORDERS).unwrap();
-    let allocated = number(&suite.running.inventory.app.db, "SELECT CAST(SUM(allocated) AS BIGINT) FROM stock").await;
-    assert_eq!(allocated, orders);
-    // Every version is an event, and none is lost: two of each order.
-    assert_eq!(number(&suite.running.order.app.db, "SELECT COUNT(*) FROM outbox").await, 2 * orders);
-    suite.stop().await;
-}
-
-async fn number(db: &Db, text: impl Into<Cow<'static, str>>) -> i64 {
-    let mut tx = db.read().await.unwrap();
-    let (number,): (i64,) = souk_db::sql(text).fetch_one(&mut tx).await.unwrap();
-    tx.rollback().await.unwrap();
-    number
-}
 
 const SKU: &str = "TEA-GREEN-100G";
 const BUYERS: usize = 30;

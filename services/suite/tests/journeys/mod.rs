@@ -17,7 +17,8 @@ use souk_proto_order::v1::{
 };
 use souk_testkit::eventually;
 use souk_testkit::form::Souk;
-use souk_testkit::shop::{Person, new_id, one};
+use souk_testkit::load::number;
+use souk_testkit::shop::{PASSWORD, Person, new_id, one};
 use tonic::codec::CompressionEncoding;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -117,6 +118,44 @@ async fn a_stream_of_two_hundred_orders_takes_exactly_what_is_there() {
     assert_eq!(orders(&again.results), orders(&response.results));
     assert_eq!(souk.own_orders(&alice).await.len(), 100);
     souk.assert_invariants().await;
+    souk.stop().await;
+}
+
+/// P3: after a stop in order.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_loses_no_order_no_stock_and_no_place_in_a_watch() {
+    const ORDERS: usize = 1_000;
+    let souk = crate::FORM.start().await;
+    souk.product("TEA", 690, 10_000).await;
+    let alice = souk.customer("alice").await;
+    let requests: Vec<PlaceOrdersRequest> =
+        (0..ORDERS).map(|_| PlaceOrdersRequest { order: Some(one("TEA", 1)) }).collect();
+    let results =
+        souk.orders(Some(&alice)).place_orders(futures::stream::iter(requests)).await.unwrap().into_inner().results;
+    let acknowledged: BTreeSet<String> = results
+        .iter()
+        .map(|result| match result.outcome.as_ref().unwrap() {
+            Outcome::Order(order) => order.order_id.clone(),
+            Outcome::Error(error) => panic!("{error:?}"),
+        })
+        .collect();
+    assert_eq!(acknowledged.len(), ORDERS);
+
+    let souk = souk.restart().await;
+    let alice = souk.log_in("alice@example.com", PASSWORD).await;
+    let found: BTreeSet<String> = souk.own_orders(&alice).await.into_iter().map(|order| order.order_id).collect();
+    assert_eq!(found, acknowledged);
+    // Those that were PENDING at the stop are confirmed now; each watch resumes after the first version and has the second next.
+    for order_id in &acknowledged {
+        let settled = souk.settled(&alice, order_id).await;
+        assert_eq!((settled.state(), settled.version), (OrderState::Confirmed, 2));
+    }
+    souk.assert_invariants().await;
+    let orders = i64::try_from(ORDERS).unwrap();
+    let allocated = number(&souk.inventory_database().await, "SELECT CAST(SUM(allocated) AS BIGINT) FROM stock").await;
+    assert_eq!(allocated, orders);
+    // Every version is an event, and none is lost: two of each order.
+    assert_eq!(number(&souk.orders_database().await, "SELECT COUNT(*) FROM outbox").await, 2 * orders);
     souk.stop().await;
 }
 
