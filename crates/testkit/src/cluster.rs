@@ -371,13 +371,14 @@ impl Replica {
 
     fn show_log(&self) {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
+        let told = |line: &&str| !line.contains(r#""message":"call""#) || !line.contains(r#""level":"INFO""#);
+        let lines: Vec<&str> = text.lines().filter(told).collect();
         println!("-- {}", self.log.file_name().unwrap_or_default().display());
         lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].iter().for_each(|line| println!("{line}"));
     }
 }
 
-/// Of each replica, when a test fails.
+/// Of each replica, when a test fails: of all but calls that went well.
 const LOG_LINES_SHOWN: usize = 40;
 
 /// Clusters that this process has started so far.

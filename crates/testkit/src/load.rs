@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Status};
+use tonic_types::StatusExt;
 
 use crate::cluster::Cluster;
 use crate::process::owed;
@@ -29,6 +30,8 @@ pub const DEADLINE: Duration = Duration::from_secs(5);
 /// Timers are late on a busy machine.
 const LATE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(20);
+/// An answer that is no order should not take longer.
+const FAST: Duration = Duration::from_millis(500);
 
 /// How long the ordinary run makes things hard, and the campaign.
 pub fn by_campaign<T>(ordinary: T, campaign: T) -> T {
@@ -46,6 +49,8 @@ pub struct Refusal {
     pub reason: Option<Reason>,
     /// Its message.
     pub message: String,
+    /// It says when to come again.
+    pub tells_when: bool,
 }
 
 /// Who buys, until told to stop.
@@ -154,14 +159,16 @@ impl Buyer {
             code: status.code(),
             reason: reason_of(status),
             message: status.message().to_owned(),
+            tells_when: status.get_details_retry_info().is_some_and(|info| info.retry_delay.is_some()),
         };
         self.refusals.lock().expect("nobody has panicked").push(refusal);
     }
 }
 
 impl Bought {
-    /// Every answer that was no order came within the deadline, and says that the call may be sent again.
-    pub fn assert_honest(&self) {
+    /// Every answer that was no order came within the deadline, and says that the call may be sent again, and when; half of them at once.
+    /// Nobody but those who were at it when one of so many outages began waited to the end of their time.
+    pub fn assert_honest(&self, outages: usize) {
         let mut told: BTreeMap<String, (usize, Duration)> = BTreeMap::new();
         for refusal in &self.refusals {
             let (count, longest) = told.entry(format!("{:?} {:?}", refusal.code, refusal.reason)).or_default();
@@ -172,13 +179,22 @@ impl Bought {
         for refusal in &self.refusals {
             assert!(refusal.took < DEADLINE + LATE, "late: {refusal:?}");
             let honest = match refusal.code {
-                Code::Unavailable => true,
+                Code::Unavailable => refusal.reason.is_some() && refusal.tells_when,
                 Code::DeadlineExceeded | Code::Cancelled => refusal.took + LATE >= DEADLINE,
                 Code::Aborted => refusal.reason == Some(Reason::RequestInProgress),
                 _ => false,
             };
             assert!(honest, "{refusal:?}");
         }
+        let mut took: Vec<Duration> = self.refusals.iter().map(|refusal| refusal.took).collect();
+        took.sort_unstable();
+        assert!(
+            took.get(took.len() / 2).is_none_or(|median| *median < FAST),
+            "half of them took {:?} or more",
+            took[took.len() / 2]
+        );
+        let waited = self.refusals.iter().filter(|refusal| refusal.code != Code::Unavailable).count();
+        assert!(waited <= self.orders.len() * outages, "{waited} waited in vain");
     }
 
     /// The orders of each buyer are those that were acknowledged, all come to their end, and nothing is left over.

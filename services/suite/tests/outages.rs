@@ -47,7 +47,7 @@ async fn a_stopped_postgresql_is_told_and_comes_back() {
     tokio::time::sleep(outage()).await;
     assert!(load.refused() > BUYERS, "nobody has noticed");
     postgres.resume().await;
-    recovered(load, &cluster).await.assert_honest();
+    recovered(load, &cluster).await.assert_honest(1);
     cluster.stop().await;
 }
 
@@ -56,13 +56,14 @@ async fn a_stopped_postgresql_is_told_and_comes_back() {
 async fn a_killed_postgresql_has_every_order_that_was_acknowledged() {
     let mut cluster = own_cluster().await;
     let load = Load::start(&cluster, BUYERS).await;
-    for _ in 0..by_campaign(2, 10) {
+    let rounds = by_campaign(2, 10);
+    for _ in 0..rounds {
         load.goes_on(PATIENCE, 50).await;
         let postgres = cluster.postgres.as_mut().unwrap();
         postgres.kill().await;
         postgres.resume().await;
     }
-    recovered(load, &cluster).await.assert_honest();
+    recovered(load, &cluster).await.assert_honest(rounds);
     cluster.stop().await;
 }
 
@@ -78,7 +79,7 @@ async fn a_stopped_inventory_is_told_and_comes_back() {
     for replica in 0..cluster.inventory.len() {
         cluster.inventory.start(replica);
     }
-    recovered(load, &cluster).await.assert_honest();
+    recovered(load, &cluster).await.assert_honest(1);
     cluster.stop().await;
 }
 

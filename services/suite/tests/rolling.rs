@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use souk_proto_inventory::v1::GetProductRequest;
 use souk_proto_user::v1::GetMeRequest;
 use souk_runtime::{Clock, Kernel};
@@ -13,6 +14,7 @@ use souk_testkit::load::by_campaign;
 use souk_testkit::shop::{Person, Shop, one};
 use souk_testkit::{PATIENCE, within};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -25,24 +27,27 @@ fn rounds() -> usize {
     by_campaign(2, 30)
 }
 
+/// A call that failed: which, when, after how long, and how.
+type Failed = (&'static str, DateTime<Utc>, Duration, Status);
+
 /// Calls all three services, again and again; how often, and each call that failed.
-async fn call(
-    shop: Shop,
-    person: Person,
-    calls: Arc<AtomicU64>,
-    enough: CancellationToken,
-) -> Vec<(&'static str, Status)> {
+async fn call(shop: Shop, person: Person, calls: Arc<AtomicU64>, enough: CancellationToken) -> Vec<Failed> {
     let mut failed = Vec::new();
+    let mut note = |rpc, began: Instant, result: Result<(), Status>| {
+        calls.fetch_add(1, Ordering::Relaxed);
+        failed.extend(result.err().map(|status| (rpc, Clock::system().now(), began.elapsed(), status)));
+    };
     while !enough.is_cancelled() {
-        let results = [
-            ("GetMe", shop.users(Some(&person)).get_me(GetMeRequest {}).await.map(drop)),
-            ("GetProduct", shop.catalog(None).get_product(GetProductRequest { sku: SKU.into() }).await.map(drop)),
-            ("PlaceOrder", shop.place(&person, one(SKU, 1)).await.map(drop)),
-        ];
-        for (rpc, result) in results {
-            calls.fetch_add(1, Ordering::Relaxed);
-            failed.extend(result.err().map(|status| (rpc, status)));
-        }
+        let began = Instant::now();
+        note("GetMe", began, shop.users(Some(&person)).get_me(GetMeRequest {}).await.map(drop));
+        let began = Instant::now();
+        note(
+            "GetProduct",
+            began,
+            shop.catalog(None).get_product(GetProductRequest { sku: SKU.into() }).await.map(drop),
+        );
+        let began = Instant::now();
+        note("PlaceOrder", began, shop.place(&person, one(SKU, 1)).await.map(drop));
         tokio::time::sleep(PAUSE).await;
     }
     failed
@@ -75,7 +80,7 @@ async fn a_rolling_restart_fails_no_call() {
     enough.cancel();
     let failed: Vec<_> = callers.join_all().await.into_iter().flatten().collect();
     println!("{} calls, {} restarts of each service, {} failed", calls.load(Ordering::Relaxed), rounds(), failed.len());
-    assert!(failed.is_empty(), "{} failed, the first of them: {:?}", failed.len(), &failed[..failed.len().min(5)]);
+    assert!(failed.is_empty(), "{} failed, the first of them: {:?}", failed.len(), &failed[..failed.len().min(20)]);
     cluster.assert_invariants().await;
     kernel.tasks.stop(PATIENCE).await;
     cluster.stop().await;
