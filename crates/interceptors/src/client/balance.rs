@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body as _, Frame, SizeHint};
+use souk_runtime::Ids;
 use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::{Code, Status};
@@ -69,6 +70,36 @@ impl Balance {
         call.judge(failed);
         result.map(|response| call.until_the_end_of(response))
     }
+}
+
+/// One of the addresses for a call; one that is not of those `tried`, if there is one.
+pub(super) fn pick(addresses: &[Arc<Address>], tried: &[u64], ids: &Ids) -> Option<Arc<Address>> {
+    if !tried.is_empty() {
+        let others: Vec<_> = addresses.iter().filter(|address| !tried.contains(&address.id)).cloned().collect();
+        if !others.is_empty() {
+            return of_two(&others, ids);
+        }
+    }
+    of_two(addresses, ids)
+}
+
+/// Of two at random, the one with less to do: nearly as even as looking at all, and nobody is everybody's favourite.
+fn of_two(addresses: &[Arc<Address>], ids: &Ids) -> Option<Arc<Address>> {
+    let (first, second) = match addresses {
+        [] => return None,
+        [only] => return Some(only.clone()),
+        _ => {
+            let random = u64::from_le_bytes(ids.random_bytes());
+            let below =
+                |random: u64, count: usize| usize::try_from(random % count as u64).expect("it is below a usize");
+            let one = below(random, addresses.len());
+            // Any but the first, each as likely as the others.
+            (one, (one + 1 + below(random >> 32, addresses.len() - 1)) % addresses.len())
+        }
+    };
+    let (first, second) = (&addresses[first], &addresses[second]);
+    let load = |address: &Address| address.in_flight.load(Ordering::Relaxed);
+    Some(if load(second) < load(first) { second.clone() } else { first.clone() })
 }
 
 /// A call that has not ended.

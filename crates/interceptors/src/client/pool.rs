@@ -4,11 +4,10 @@
 //! a lock, and what calls may go to is published from there; a call only reads. Never: a connection, or a call.
 
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use souk_runtime::{Check, Ids, Kernel};
+use souk_runtime::{Check, Kernel};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -19,7 +18,7 @@ use super::address::{Address, Maker};
 use super::config::ClientConfig;
 use super::gauges::{Cause, Gauges};
 use super::target::Target;
-use super::{health, outcome};
+use super::{balance, health, outcome};
 
 /// A call that finds nobody has them tried once more, and waits for no longer than this.
 const MOMENT: Duration = Duration::from_millis(50);
@@ -66,8 +65,6 @@ struct State {
     is_resolved: bool,
     /// One of them serves.
     is_well: bool,
-    /// One of them did at some time.
-    was_well: bool,
     /// Calls wait until then for what is being tried.
     patience: Instant,
     /// As published last.
@@ -141,7 +138,6 @@ impl Pool {
                 next_id: 0,
                 is_resolved: false,
                 is_well: false,
-                was_well: false,
                 patience,
                 known: 0,
                 healthy: 0,
@@ -157,7 +153,7 @@ impl Pool {
     /// An address for a call, if there is another one not one of those `tried`. If there is none at all, the call fails at once, unless the
     /// first answer of one that is being tried may come yet.
     pub(super) async fn pick(&self, tried: &[u64]) -> Result<Arc<Address>, Status> {
-        if let Some(address) = self.chosen.borrow().pick(tried, &self.kernel.ids) {
+        if let Some(address) = balance::pick(&self.chosen.borrow().addresses, tried, &self.kernel.ids) {
             return Ok(address);
         }
         let mut chosen = self.chosen.subscribe();
@@ -165,7 +161,7 @@ impl Pool {
         loop {
             let wait_until = {
                 let chosen = chosen.borrow_and_update();
-                if let Some(address) = chosen.pick(tried, &self.kernel.ids) {
+                if let Some(address) = balance::pick(&chosen.addresses, tried, &self.kernel.ids) {
                     return Ok(address);
                 }
                 chosen.wait_until
@@ -309,10 +305,8 @@ impl Pool {
             (true, false) => info!(peer = self.peer, known = state.members.len(), "a peer answers"),
             (true, true) | (false, false) => {}
         }
-        let was_well = state.was_well;
-        state.was_well |= is_well;
         // A server that has just started says no until it has looked around.
-        let may_come = |member: &Member| member.awaited > 0 || (!was_well && member.health == Health::NotServing);
+        let may_come = |member: &Member| member.awaited > 0 || member.health == Health::NotServing;
         let is_open = !state.is_resolved || state.members.iter().any(may_come);
         self.measure(&mut state, addresses.len());
         let check = match addresses.len() {
@@ -375,11 +369,11 @@ impl State {
 
     /// Those that serve, and `true`; or else those that might.
     fn best(&self, now: Instant) -> (Vec<Arc<Address>>, bool) {
-        let those = |is: fn(&Member, Instant) -> bool| -> Vec<Arc<Address>> {
-            self.members.iter().filter(|member| is(member, now)).map(|member| member.address.clone()).collect()
+        let those = |is: &dyn Fn(&&Member) -> bool| -> Vec<Arc<Address>> {
+            self.members.iter().filter(is).map(|member| member.address.clone()).collect()
         };
-        let best = those(Member::is_best);
-        if best.is_empty() { (those(Member::is_fair), false) } else { (best, true) }
+        let best = those(&|member| member.is_best(now));
+        if best.is_empty() { (those(&|member| member.is_fair()), false) } else { (best, true) }
     }
 }
 
@@ -406,39 +400,7 @@ impl Member {
         self.health == Health::Serving && !self.is_outlier(now)
     }
 
-    fn is_fair(&self, _: Instant) -> bool {
+    fn is_fair(&self) -> bool {
         matches!(self.health, Health::Serving | Health::Lost)
     }
-}
-
-impl Chosen {
-    fn pick(&self, tried: &[u64], ids: &Ids) -> Option<Arc<Address>> {
-        if !tried.is_empty() {
-            let others: Vec<_> =
-                self.addresses.iter().filter(|address| !tried.contains(&address.id)).cloned().collect();
-            if !others.is_empty() {
-                return of_two(&others, ids);
-            }
-        }
-        of_two(&self.addresses, ids)
-    }
-}
-
-/// Of two at random, the one with less to do: nearly as even as looking at all, and nobody is everybody's favourite.
-fn of_two(addresses: &[Arc<Address>], ids: &Ids) -> Option<Arc<Address>> {
-    let (first, second) = match addresses {
-        [] => return None,
-        [only] => return Some(only.clone()),
-        _ => {
-            let random = u64::from_le_bytes(ids.random_bytes());
-            let below =
-                |random: u64, count: usize| usize::try_from(random % count as u64).expect("it is below a usize");
-            let one = below(random, addresses.len());
-            // Any but the first, each as likely as the others.
-            (one, (one + 1 + below(random >> 32, addresses.len() - 1)) % addresses.len())
-        }
-    };
-    let (first, second) = (&addresses[first], &addresses[second]);
-    let load = |address: &Address| address.in_flight.load(Ordering::Relaxed);
-    Some(if load(second) < load(first) { second.clone() } else { first.clone() })
 }

@@ -1,13 +1,14 @@
 //! The token that one service proves itself to another with: fetched when it is needed, kept until shortly before it ends.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::BoxFuture;
 use http::{HeaderValue, Request, Response, header};
 use souk_runtime::{Clock, Secret};
-use tokio::sync::Mutex;
+use tokio::sync::Mutex as AsyncMutex;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
@@ -16,6 +17,8 @@ use crate::middleware::{Middleware, Next, pass};
 
 /// A token is replaced so long before it ends.
 const RENEW_BEFORE: TimeDelta = TimeDelta::seconds(60);
+/// So long after it could not be.
+const RENEW_PAUSE: Duration = Duration::from_secs(1);
 
 /// An access token, and when it ends.
 #[derive(Clone, Debug)]
@@ -35,6 +38,8 @@ pub struct ServiceToken {
     clock: Clock,
     source: TokenSource,
     held: Arc<Mutex<Option<IssuedToken>>>,
+    /// Whoever has it fetches.
+    turn: Arc<AsyncMutex<()>>,
 }
 
 impl fmt::Debug for ServiceToken {
@@ -44,32 +49,55 @@ impl fmt::Debug for ServiceToken {
 }
 
 impl ServiceToken {
-    /// A peer does not take it: its key may be gone.
-    async fn forget(&self) {
-        *self.held.lock().await = None;
-    }
-
     /// A token that comes from `source`.
     pub fn new(clock: Clock, source: TokenSource) -> Self {
-        Self { clock, source, held: Arc::default() }
+        Self { clock, source, held: Arc::default(), turn: Arc::default() }
     }
 
-    /// The token that we have, or a new one; whoever comes while it is fetched waits for the same.
+    /// The token that we have, or a new one; whoever comes while the first is fetched waits for the same. One that ends soon is replaced
+    /// beside the calls: it is good as long as it lasts, however long the user service takes.
     async fn get(&self) -> Result<Secret, Status> {
-        let mut held = self.held.lock().await;
-        if let Some(issued) = &*held
-            && self.clock.now() + RENEW_BEFORE < issued.expires_at
-        {
-            return Ok(issued.token.clone());
+        if let Some(issued) = self.good() {
+            if issued.expires_at <= self.clock.now() + RENEW_BEFORE {
+                self.renew();
+            }
+            return Ok(issued.token);
         }
-        match (self.source)().await {
-            Ok(issued) => Ok(held.insert(issued).token.clone()),
-            // What we have is good for a while yet: the user service may be back before it ends.
-            Err(failed) => match &*held {
-                Some(issued) if self.clock.now() < issued.expires_at => Ok(issued.token.clone()),
-                _ => Err(failed),
-            },
+        let _turn = self.turn.lock().await;
+        match self.good() {
+            Some(issued) => Ok(issued.token),
+            None => self.fetch().await,
         }
+    }
+
+    /// A peer does not take it: its key may be gone.
+    fn forget(&self) {
+        *self.held() = None;
+    }
+
+    /// Begins to fetch another, if nobody does.
+    fn renew(&self) {
+        let Ok(turn) = self.turn.clone().try_lock_owned() else { return };
+        let token = self.clone();
+        tokio::spawn(async move {
+            if token.fetch().await.is_err() {
+                token.clock.sleep(RENEW_PAUSE).await;
+            }
+            drop(turn);
+        });
+    }
+
+    async fn fetch(&self) -> Result<Secret, Status> {
+        let issued = (self.source)().await?;
+        Ok(self.held().insert(issued).token.clone())
+    }
+
+    fn good(&self) -> Option<IssuedToken> {
+        self.held().clone().filter(|issued| self.clock.now() < issued.expires_at)
+    }
+
+    fn held(&self) -> MutexGuard<'_, Option<IssuedToken>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -97,7 +125,7 @@ impl<S: Next<Error = Status>> Middleware<S> for Authenticate {
         if let (Some(token), Ok(response)) = (&self.token, &result)
             && outcome::failed(response).is_some_and(|status| status.code() == Code::Unauthenticated)
         {
-            token.forget().await;
+            token.forget();
         }
         result
     }

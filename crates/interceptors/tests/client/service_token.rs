@@ -10,6 +10,7 @@ use futures::future::join_all;
 use souk_interceptors::client::{IssuedToken, Outcome, ServiceToken, outcome};
 use souk_proto_common::{Failure, Reason};
 use souk_runtime::{Clock, Secret};
+use souk_testkit::eventually;
 use tonic::{Code, Status};
 
 use crate::peer::Peer;
@@ -62,13 +63,37 @@ async fn clients_of_several_peers_share_the_token() {
 #[tokio::test]
 async fn a_token_is_renewed_a_minute_before_its_end() {
     let peer = Peer::start().await;
-    let (token, _) = numbered(&peer.kernel.clock, 0);
+    let (token, asked) = numbered(&peer.kernel.clock, 0);
     let client = peer.client_with(Some(token), |_| ());
-    for advance in [0, 539, 1, 539, 1] {
+    for (advance, fetched) in [(0, 1), (539, 1), (1, 2), (0, 2), (539, 2), (1, 3), (0, 3)] {
         peer.kernel.clock.advance(Duration::from_secs(advance));
         probe::call(client.clone(), READ, message()).await.unwrap();
+        eventually("it is fetched beside the call", async || asked.load(Ordering::Relaxed) == fetched).await;
+        tokio::task::yield_now().await; // and kept
     }
-    assert_eq!(peer.headers("authorization"), bearers(&[1, 1, 2, 2, 3]));
+    assert_eq!(peer.headers("authorization"), bearers(&[1, 1, 1, 2, 2, 2, 3]));
+}
+
+#[tokio::test]
+async fn a_good_token_waits_for_nobody() {
+    let peer = Peer::start().await;
+    let (clock, asked) = (peer.kernel.clock.clone(), Arc::new(AtomicU32::new(0)));
+    let (now, count) = (clock.clone(), asked.clone());
+    let source = Arc::new(move || {
+        let issued = IssuedToken { token: Secret::new("token-1"), expires_at: now.now() + Duration::from_mins(10) };
+        if count.fetch_add(1, Ordering::Relaxed) == 0 {
+            futures::future::ready(Ok(issued)).boxed()
+        } else {
+            futures::future::pending().boxed() // it is there, and silent
+        }
+    });
+    let client = peer.client_with(Some(ServiceToken::new(clock.clone(), source)), |_| ());
+    for advance in [0, 599, 0] {
+        clock.advance(Duration::from_secs(advance));
+        probe::call(client.clone(), READ, message()).await.unwrap();
+    }
+    assert_eq!(peer.headers("authorization"), bearers(&[1, 1, 1]));
+    assert_eq!(asked.load(Ordering::Relaxed), 2, "one asks, for all");
 }
 
 #[tokio::test]
