@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
-use souk_proto_common::{Failure, Method};
+use souk_proto_common::{Failure, Method, Shape};
 pub use souk_runtime::TraceContext;
 use souk_runtime::{deadline, story, trace};
 use tokio::time::Instant;
@@ -41,8 +41,8 @@ pub struct CallContext {
 pub enum Target {
     /// One of the contract.
     Known(&'static Method),
-    /// Health or reflection: open to anyone, never shed, as orchestrators and tools need them.
-    Infrastructure,
+    /// Health or reflection: open to anyone, as orchestrators and tools need them.
+    Infrastructure(Shape),
     /// None that we have.
     Unknown,
 }
@@ -52,7 +52,16 @@ impl Target {
     pub fn method(self) -> Option<&'static Method> {
         match self {
             Self::Known(method) => Some(method),
-            Self::Infrastructure | Self::Unknown => None,
+            Self::Infrastructure(_) | Self::Unknown => None,
+        }
+    }
+
+    /// Whether it is open as long as its caller likes.
+    pub(crate) fn is_stream(self) -> bool {
+        match self {
+            Self::Known(method) => method.shape != Shape::Unary,
+            Self::Infrastructure(shape) => shape != Shape::Unary,
+            Self::Unknown => false,
         }
     }
 }

@@ -128,6 +128,7 @@ where
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
+        () = kernel.tasks.broken().cancelled() => {}
     }
     info!("shutting down");
     tokio::select! {
@@ -135,6 +136,7 @@ where
         _ = interrupt.recv() => anyhow::bail!("interrupted while shutting down"),
         _ = terminate.recv() => anyhow::bail!("terminated while shutting down"),
     }
+    anyhow::ensure!(!kernel.tasks.broken().is_cancelled(), "a background task panicked");
     info!("stopped");
     Ok(())
 }

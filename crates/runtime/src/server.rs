@@ -36,7 +36,7 @@ use self::connection::Shared;
 pub use self::healthcheck::healthcheck;
 use self::metrics::Metrics;
 pub use self::peer::Peer;
-use self::places::Places;
+pub use self::places::{Place, Places, network};
 pub use self::standard::{About, with_health_and_reflection};
 use self::tls::Tls;
 use crate::kernel::Kernel;

@@ -25,6 +25,7 @@ pub struct Tasks {
     shutdown: CancellationToken,
     tracker: TaskTracker,
     panics: Counter,
+    broken: CancellationToken,
     /// Cancelled when every task has ended.
     ended: CancellationToken,
     closers: TaskTracker,
@@ -68,6 +69,7 @@ impl Tasks {
             shutdown: CancellationToken::new(),
             tracker: TaskTracker::new(),
             panics: metrics.register("background_panics", "Background tasks that ended by a panic"),
+            broken: CancellationToken::new(),
             ended: CancellationToken::new(),
             closers: TaskTracker::new(),
             running: Arc::default(),
@@ -107,14 +109,16 @@ impl Tasks {
         (Noted { tasks: self.running.clone(), number }, polls)
     }
 
-    /// Runs `task` until it ends; it watches [`shutdown`](Self::shutdown) itself. A panic is logged and counted.
+    /// Runs `task` until it ends; it watches [`shutdown`](Self::shutdown) itself. A panic is logged and counted, and the process ends:
+    /// what is left of it would look well and do half of its work.
     pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let panics = self.panics.clone();
+        let (panics, broken) = (self.panics.clone(), self.broken.clone());
         let (noted, polls) = self.note(name);
         self.tracker.spawn(async move {
             if AssertUnwindSafe(counted(task, polls)).catch_unwind().await.is_err() {
                 panics.inc();
                 error!(task = name, "background task panicked");
+                broken.cancel();
             }
             drop(noted);
         });
@@ -138,6 +142,11 @@ impl Tasks {
             ended.cancelled().await;
             work.await;
         });
+    }
+
+    /// Cancelled when a task has panicked.
+    pub fn broken(&self) -> &CancellationToken {
+        &self.broken
     }
 
     /// Cancelled when the process is to end.
@@ -236,6 +245,7 @@ mod tests {
         tasks.spawn("bad", async { panic!("planted") });
         assert!(tasks.stop(Duration::from_secs(10)).await);
         assert_eq!(tasks.panics.get(), 1);
+        assert!(tasks.broken().is_cancelled());
     }
 
     #[tokio::test]

@@ -17,7 +17,6 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::sync::watch;
 use tracing::{info, warn};
-use x509_parser::extensions::GeneralName;
 use x509_parser::parse_x509_certificate;
 
 use crate::kernel::Kernel;
@@ -47,17 +46,6 @@ pub fn authorities(pem: &[u8]) -> anyhow::Result<RootCertStore> {
         store.add(certificate)?;
     }
     Ok(store)
-}
-
-/// The DNS names and URIs that a certificate is for.
-pub fn names(certificate: &CertificateDer<'_>) -> anyhow::Result<Vec<String>> {
-    let (_, certificate) = parse_x509_certificate(certificate)?;
-    let names = certificate.subject_alternative_name()?.map(|names| names.value.general_names.iter());
-    let texts = names.into_iter().flatten().filter_map(|name| match name {
-        GeneralName::DNSName(text) | GeneralName::URI(text) => Some((*text).to_owned()),
-        _ => None,
-    });
-    Ok(texts.collect())
 }
 
 /// When the first of `certificates` that ends ends.
@@ -187,20 +175,18 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{CertificateParams, KeyPair, SanType, date_time_ymd};
+    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 
     use super::*;
 
     #[test]
-    fn a_certificate_has_names_and_an_end() {
+    fn certificates_end_with_the_first_of_them() {
         let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(vec!["order".to_owned(), "10.0.0.1".to_owned()]).unwrap();
-        params.subject_alt_names.push(SanType::URI("spiffe://souk/order".try_into().unwrap()));
+        let mut params = CertificateParams::new(vec!["order".to_owned()]).unwrap();
         params.not_after = date_time_ymd(2031, 2, 3);
         let pem = params.self_signed(&key).unwrap().pem();
         params.not_after = date_time_ymd(2030, 2, 3);
         let both = certificates((pem + &params.self_signed(&key).unwrap().pem()).as_bytes()).unwrap();
-        assert_eq!(names(&both[0]).unwrap(), ["order", "spiffe://souk/order"]);
         assert_eq!(expiry(&both[..1]).unwrap().to_rfc3339(), "2031-02-03T00:00:00+00:00");
         assert_eq!(expiry(&both).unwrap().to_rfc3339(), "2030-02-03T00:00:00+00:00");
     }
@@ -214,6 +200,6 @@ mod tests {
         }
         private_key(key.as_bytes()).unwrap();
         assert!(private_key(b"").is_err());
-        assert!(names(&CertificateDer::from(vec![1, 2, 3])).is_err());
+        assert!(expiry(&[CertificateDer::from(vec![1, 2, 3])]).is_err());
     }
 }

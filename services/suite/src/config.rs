@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use souk_events::BusConfig;
-use souk_runtime::server::ServerConfig;
+use souk_runtime::server::{ProxyProtocol, ServerConfig};
 use souk_runtime::{ProcessConfig, Settings};
 
 use crate::demo::ACCOUNT as DEMO_ACCOUNT;
@@ -54,6 +54,14 @@ impl souk_runtime::config::Config for Config {
                 problems.push(format!("{at}.addresses is not for here: in one process the services know each other's"));
             }
         }
+        for (service, server) in self.servers() {
+            if server.tls.is_on() || server.proxy_protocol == ProxyProtocol::Required {
+                problems.push(format!(
+                    "{service}.server: tls and a required PROXY header are not for here: in one process the services speak plaintext to \
+                     each other; let a proxy do it, or start the three binaries"
+                ));
+            }
+        }
         if order.service_name.is_empty() || order.service_name == DEMO_ACCOUNT {
             problems.push(format!("order.token.service_name must be a name, and not {DEMO_ACCOUNT}"));
         }
@@ -87,6 +95,8 @@ mod tests {
         bad.order.token.issuer = "somebody".to_owned();
         bad.order.inventory.addresses = vec!["http://127.0.0.1:1".to_owned()];
         bad.order.token.audience = "elsewhere".to_owned();
+        bad.user.server.tls.certificate_file = "certificate.pem".into();
+        bad.order.server.proxy_protocol = ProxyProtocol::Required;
         bad.order.token.service_name = DEMO_ACCOUNT.to_owned();
         bad.validate(&mut problems);
         let named: Vec<&str> = problems.iter().filter_map(|problem| problem.split(' ').next()).collect();
@@ -95,6 +105,8 @@ mod tests {
             "order.token.issuer",
             "order.token.audience",
             "order.inventory.addresses",
+            "user.server:",
+            "order.server:",
             "order.token.service_name",
         ];
         assert_eq!(named, expected);

@@ -51,6 +51,17 @@ fn file_of(answer: MessageResponse) -> FileDescriptorProto {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_question_is_no_longer_than_names_are() {
+    let suite = Suite::start().await;
+    for server in 0..SERVICES.len() {
+        let request = HealthCheckRequest { service: "x".repeat(4_096) };
+        let status = HealthClient::new(suite.client(server, None)).check(request).await.unwrap_err();
+        assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
+    }
+    suite.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_server_describes_itself_in_both_versions() {
     let suite = Suite::start().await;
     for (server, services) in SERVICES.into_iter().enumerate() {

@@ -27,7 +27,7 @@ impl Auth {
     async fn caller(&self, headers: &HeaderMap, target: Target) -> Result<Caller, Failure> {
         let needed = match target {
             Target::Known(method) => method.access != Access::Public,
-            Target::Infrastructure => return Ok(Caller::anonymous()),
+            Target::Infrastructure(_) => return Ok(Caller::anonymous()),
             Target::Unknown => false,
         };
         let refused = |reason, message| Err(Failure::new(Code::Unauthenticated, reason, message));

@@ -18,7 +18,7 @@ impl<S: Next<Error = Failure>> Middleware<S> for Authorize {
         let context = context(&request);
         match context.target {
             Target::Known(method) => permit(method, &context.caller)?,
-            Target::Infrastructure => {}
+            Target::Infrastructure(_) => {}
             Target::Unknown => return Err(Failure::new(Code::Unimplemented, Reason::UnknownMethod, "no such method")),
         }
         pass(next, request).await

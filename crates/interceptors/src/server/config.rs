@@ -12,6 +12,8 @@ pub struct StackConfig {
     pub calls_max: usize,
     /// Streams that are open; more are refused alike.
     pub streams_max: usize,
+    /// Watches of health and streams of reflection that are open, for each peer; more are refused alike.
+    pub observers_per_peer_max: usize,
     /// The deadline of a call that brings none, in milliseconds. Streams have none.
     pub default_deadline_ms: u64,
     /// The longest deadline that a call is granted, in milliseconds. Streams are granted any.
@@ -30,6 +32,7 @@ impl StackConfig {
         let positive = [
             ("calls_max", self.calls_max as u64),
             ("streams_max", self.streams_max as u64),
+            ("observers_per_peer_max", self.observers_per_peer_max as u64),
             ("default_deadline_ms", self.default_deadline_ms),
             ("deadline_max_ms", self.deadline_max_ms),
         ];
@@ -49,6 +52,7 @@ impl Default for StackConfig {
         Self {
             calls_max: 2_048,
             streams_max: 16_384,
+            observers_per_peer_max: 256,
             default_deadline_ms: 10_000,
             deadline_max_ms: 60_000,
             reads: RateLimit { per_second: 2_000, burst: 4_000 },
@@ -77,10 +81,11 @@ mod tests {
         let (too_many, too_long) = (i32::MAX as usize + 1, i32::MAX as u64 + 1);
         let too_often = RateLimit { per_second: 1_000_001, burst: 1_000_001 };
         let usual = StackConfig::default();
-        let changed: [(StackConfig, &[&str]); 8] = [
+        let changed: [(StackConfig, &[&str]); 9] = [
             (usual.clone(), &[]),
             (StackConfig { logins: RateLimit { per_second: 0, burst: 0 }, ..usual.clone() }, &[]),
             (StackConfig { calls_max: 0, streams_max: too_many, ..usual.clone() }, &["calls_max", "streams_max"]),
+            (StackConfig { observers_per_peer_max: 0, ..usual.clone() }, &["observers_per_peer_max"]),
             (StackConfig { default_deadline_ms: 0, ..usual.clone() }, &["default_deadline_ms"]),
             (StackConfig { deadline_max_ms: too_long, ..usual.clone() }, &["deadline_max_ms"]),
             (StackConfig { reads: too_often, ..usual.clone() }, &["reads.per_second", "reads.burst"]),

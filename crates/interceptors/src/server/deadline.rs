@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Request, Response};
 use prometheus_client::metrics::counter::Counter;
-use souk_proto_common::{Failure, Reason, Shape};
+use souk_proto_common::{Failure, Reason};
 use souk_runtime::Kernel;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -60,9 +60,8 @@ pub(super) fn exceeded(target: Target) -> Failure {
 impl<S: Next<Error = Failure>> Middleware<S> for Deadline {
     async fn call(&self, mut request: Request<Body>, next: S) -> Result<Response<Body>, Failure> {
         let target = context(&request).target;
-        let streams = target.method().is_none_or(|method| method.shape != Shape::Unary);
         let asked = asked(request.headers()).map(|asked| asked.saturating_sub(head_start(asked)));
-        let granted = self.granted(asked, streams);
+        let granted = self.granted(asked, target.is_stream());
         // A deadline past the end of time is none.
         let deadline = granted.and_then(|granted| Instant::now().checked_add(granted));
         amend(&mut request, |context| context.deadline = deadline);
@@ -73,7 +72,7 @@ impl<S: Next<Error = Failure>> Middleware<S> for Deadline {
             None => call.await?,
         };
         // A watch of health never ends by itself, and nobody needs it to.
-        let until = (target == Target::Infrastructure).then(|| self.shutdown.clone().cancelled_owned());
+        let until = matches!(target, Target::Infrastructure(_)).then(|| self.shutdown.clone().cancelled_owned());
         Ok(body::guarded(response, known, self.panics.clone(), until))
     }
 }

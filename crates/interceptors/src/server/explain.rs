@@ -20,7 +20,7 @@ impl<S: Next<Error = Failure>> Middleware<S> for Explain {
     async fn call(&self, request: Request<Body>, next: S) -> Result<Response<Body>, Failure> {
         let context = context(&request).clone();
         // Health and reflection have errors of their own, in bare words that their clients know.
-        let is_ours = context.target != Target::Infrastructure;
+        let is_ours = !matches!(context.target, Target::Infrastructure(_));
         let response = pass(next, request).await?;
         Ok(if is_ours { explained(response, context) } else { response })
     }

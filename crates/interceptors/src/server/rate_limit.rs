@@ -3,7 +3,6 @@
 //! The buckets are ours, over a bounded cache: a keyed limiter from elsewhere keeps every key that it has ever seen, or wants its own clock.
 
 use std::fmt::Write;
-use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use chrono::{DateTime, Utc};
 use http::{Request, Response};
 use quick_cache::sync::Cache;
 use souk_proto_common::{Access, Failure, Method, Reason};
+use souk_runtime::server::network;
 use souk_runtime::{Clock, Kernel};
 use tonic::Code;
 use tonic::body::Body;
@@ -85,14 +85,6 @@ impl Bucket {
             return Ok(());
         }
         Err(Duration::from_secs_f64((1.0 - self.left) / rate))
-    }
-}
-
-/// The network that an address stands for: whoever has an IPv6 address has the other 2^64 of its network too.
-fn network(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
-        address @ IpAddr::V4(_) => address,
     }
 }
 

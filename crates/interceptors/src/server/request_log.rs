@@ -27,7 +27,7 @@ impl<S: Next<Error = Failure>> Middleware<S> for RequestLog {
 /// panic) leaves the call's own line.
 pub(super) fn refused(context: &CallContext, failure: &Failure) {
     let method = match (context.target, failure.reason()) {
-        (_, Reason::DeadlineExceeded | Reason::Internal) | (Target::Infrastructure, _) => return,
+        (_, Reason::DeadlineExceeded | Reason::Internal) | (Target::Infrastructure(_), _) => return,
         // Under more load than we can bear, a line for each would be more of it.
         (_, Reason::LoadShed) => return debug!("call shed"),
         (target, _) => target.method().map_or("unknown", |method| method.path),
@@ -71,7 +71,7 @@ impl Drop for Line {
         let context = &self.context;
         let method = match context.target {
             Target::Known(method) => method.path,
-            Target::Infrastructure | Target::Unknown => return debug!("infrastructure call"),
+            Target::Infrastructure(_) | Target::Unknown => return debug!("infrastructure call"),
         };
         info!(
             method,

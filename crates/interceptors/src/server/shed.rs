@@ -1,10 +1,13 @@
-//! One bound on the calls in flight, and one on the open streams: what is too much is refused before it costs anything.
+//! One bound on the calls in flight, and one on the open streams: what is too much is refused before it costs anything. Whether we are
+//! well can always be asked; who wants to be told whenever that changes, or holds a stream of reflection, has so many places for each peer.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
-use souk_proto_common::{Failure, Reason, Shape};
+use souk_proto_common::{Failure, Reason};
+use souk_runtime::server::Places;
 use souk_runtime::{Call, Calls, Kernel};
 use tokio::sync::Semaphore;
 use tonic::body::Body;
@@ -20,6 +23,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(200);
 pub(super) struct Shed {
     calls: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    observers: Arc<Places>,
     /// Who asks the process what it is at is shown what holds a place.
     seen: Calls,
 }
@@ -27,26 +31,36 @@ pub(super) struct Shed {
 impl Shed {
     pub(super) fn new(kernel: &Kernel, config: &StackConfig) -> Self {
         let places = |max: usize| Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
-        Self { calls: places(config.calls_max), streams: places(config.streams_max), seen: kernel.calls.clone() }
+        Self {
+            calls: places(config.calls_max),
+            streams: places(config.streams_max),
+            observers: Places::new(config.observers_per_peer_max),
+            seen: kernel.calls.clone(),
+        }
     }
 }
 
 impl<S: Next<Error = Failure>> Middleware<S> for Shed {
     async fn call(&self, request: Request<Body>, next: S) -> Result<Response<Body>, Failure> {
         let context = context(&request);
-        let (places, is_stream) = match context.target {
-            Target::Infrastructure => return pass(next, request).await,
-            Target::Known(method) if method.shape != Shape::Unary => (&self.streams, true),
-            Target::Known(_) | Target::Unknown => (&self.calls, false),
-        };
-        let Ok(place) = places.clone().try_acquire_owned() else {
-            return Err(Failure::unavailable(Reason::LoadShed, "the server is busy", RETRY_AFTER));
-        };
+        let is_stream = context.target.is_stream();
+        if let Target::Infrastructure(_) = context.target {
+            let peer = context.peer.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+            let place = is_stream.then(|| self.observers.take(peer).ok_or_else(busy)).transpose()?;
+            let response = pass(next, request).await?;
+            return Ok(body::observed(response, move |_| drop(place)));
+        }
+        let places = if is_stream { &self.streams } else { &self.calls };
+        let place = places.clone().try_acquire_owned().map_err(|_| busy())?;
         let place = (place, self.seen.enter(|| call(context)));
         let response = pass(next, request).await?;
         // The work of a unary call is done now. A client that does not read its answer must not keep others out.
         Ok(if is_stream { body::observed(response, move |_| drop(place)) } else { response })
     }
+}
+
+fn busy() -> Failure {
+    Failure::unavailable(Reason::LoadShed, "the server is busy", RETRY_AFTER)
 }
 
 fn call(context: &CallContext) -> Call {

@@ -2,7 +2,7 @@
 //! span of its trace.
 
 use http::{Request, Response};
-use souk_proto_common::Method;
+use souk_proto_common::{Method, Shape};
 use souk_runtime::server::Peer;
 use souk_runtime::{Ids, Kernel, TraceContext, Tracer};
 use tonic::body::Body;
@@ -16,8 +16,13 @@ use crate::context::{CallContext, Target, position_of};
 use crate::middleware::{Middleware, Next, pass};
 use crate::rpc::{self, Methods};
 
-/// Health and reflection: not of our contract, and open to anyone.
-const INFRASTRUCTURE: [&str; 3] = ["/grpc.health.v1.Health/", "/grpc.reflection.v1.", "/grpc.reflection.v1alpha."];
+/// Health and reflection: not of our contract, and open to anyone. The first that fits.
+const INFRASTRUCTURE: [(&str, Shape); 4] = [
+    ("/grpc.health.v1.Health/Watch", Shape::ServerStream),
+    ("/grpc.health.v1.Health/", Shape::Unary),
+    ("/grpc.reflection.v1.", Shape::BidiStream),
+    ("/grpc.reflection.v1alpha.", Shape::BidiStream),
+];
 
 #[derive(Clone)]
 pub(super) struct Trace {
@@ -35,11 +40,8 @@ impl Trace {
         if let Some(method) = self.methods.get(path) {
             return Target::Known(method);
         }
-        if INFRASTRUCTURE.iter().any(|prefix| path.starts_with(prefix)) {
-            Target::Infrastructure
-        } else {
-            Target::Unknown
-        }
+        let infrastructure = INFRASTRUCTURE.iter().find(|(prefix, _)| path.starts_with(prefix));
+        infrastructure.map_or(Target::Unknown, |(_, shape)| Target::Infrastructure(*shape))
     }
 }
 
@@ -47,9 +49,7 @@ impl<S: Next> Middleware<S> for Trace {
     async fn call(&self, mut request: Request<Body>, next: S) -> Result<Response<Body>, S::Error> {
         let peer = request.extensions().get::<Peer>();
         let asked = position_of(request.headers());
-        // A peer that has shown a certificate of ours is a service of ours, and has decided for its own callers.
-        let ours = peer.is_some_and(|peer| !peer.certificate_names.is_empty());
-        let caller = asked.map(|asked| if ours { asked } else { self.tracer.admit(asked) });
+        let caller = asked.map(|asked| self.tracer.admit(asked));
         let peer = peer.map(|peer| peer.address.ip());
         let call_id = self.ids.new_id();
         let target = self.target(request.uri().path());
@@ -75,7 +75,7 @@ impl<S: Next> Middleware<S> for Trace {
 impl Trace {
     /// The span of a call. Nobody needs a trace of the orchestrator's questions, unless it asks for one.
     fn begin(&self, caller: Option<TraceContext>, target: Target, call_id: Uuid) -> (Span, TraceContext) {
-        let nobody = || (target == Target::Infrastructure).then(|| TraceContext::new(&self.ids));
+        let nobody = || matches!(target, Target::Infrastructure(_)).then(|| TraceContext::new(&self.ids));
         let parent = caller.or_else(nobody);
         let path = target.method().map_or("", |method| method.path);
         let (service, method) = target.method().map_or(("", ""), Method::service_and_name);

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures::future::join;
 use souk_interceptors::server::StackConfig;
 use souk_proto_common::Reason;
+use souk_testkit::eventually;
 use tonic::service::Routes;
 use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
@@ -117,12 +118,46 @@ async fn open_streams_take_no_places_of_calls() {
     assert_shed(server.watch().await);
 }
 
-#[tokio::test]
-async fn health_is_told_when_nothing_else_is() {
+/// One that is well.
+async fn well(amend: impl FnOnce(&mut StackConfig)) -> Server {
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
+    Server::on(Routes::new(health).prepare(), &[], amend).await
+}
+
+#[tokio::test]
+async fn a_peer_watches_health_so_often_and_may_always_ask() {
+    let server = well(|config| config.observers_per_peer_max = 1).await;
+    let mut client = HealthClient::new(server.channel.clone());
+    for _ in 0..2 {
+        let mut answers = client.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+        assert!(soon(answers.message()).await.unwrap().is_some());
+        assert_shed(client.watch(HealthCheckRequest::default()).await);
+        client.check(HealthCheckRequest::default()).await.unwrap();
+        drop(answers);
+        let free = async || client.clone().watch(HealthCheckRequest::default()).await.is_ok();
+        eventually("the place is free again", free).await;
+    }
+}
+
+#[tokio::test]
+async fn a_question_of_health_that_does_not_end_is_given_up() {
+    let server = well(|config| config.default_deadline_ms = 20).await;
+    let socket = tokio::net::TcpStream::connect(server.address).await.unwrap();
+    let (mut client, connection) = h2::client::handshake(socket).await.unwrap();
+    tokio::spawn(connection);
+    let path = "http://probe/grpc.health.v1.Health/Check";
+    let request = http::Request::post(path).header("content-type", "application/grpc").body(()).unwrap();
+    let (answer, mut body) = client.send_request(request, false).unwrap();
+    body.send_data(Bytes::from_static(&[0, 0, 0, 1, 0, b'x']), false).unwrap();
+    let answer = soon(answer).await.unwrap();
+    assert_eq!(answer.headers()["grpc-status"], "4");
+}
+
+#[tokio::test]
+async fn health_is_told_when_nothing_else_is() {
     let full = |config: &mut StackConfig| (config.calls_max, config.streams_max) = (0, 0);
-    let server = Server::on(Routes::new(health).prepare(), &[], full).await;
+    let server = well(full).await;
     HealthClient::new(server.channel.clone()).check(HealthCheckRequest::default()).await.unwrap();
     let server = Server::with(Probe::echo(), full).await;
     assert_shed(server.call(READ, message()).await);

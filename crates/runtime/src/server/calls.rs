@@ -115,7 +115,7 @@ where
     service_fn(move |request: Request<Incoming>| {
         let call = Open::new(&calls);
         let mut request = request.map(Body::new);
-        request.extensions_mut().insert(calls.peer.clone());
+        request.extensions_mut().insert(calls.peer);
         let answer = service.clone().oneshot(request);
         async move { answer.await.map(|answer| answer.map(|body| Answer { body, call })) }
     })
@@ -213,7 +213,7 @@ mod tests {
     }
 
     fn peer() -> Peer {
-        Peer { address: ([127, 0, 0, 1], 1).into(), certificate_names: Arc::default() }
+        Peer { address: ([127, 0, 0, 1], 1).into() }
     }
 
     #[test]

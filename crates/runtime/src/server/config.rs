@@ -32,6 +32,9 @@ pub struct ServerConfig {
     pub connection_age_max_ms: u64,
     /// Then its calls have so many milliseconds to finish.
     pub connection_age_grace_ms: u64,
+    /// A client that has no call, and has been told that its connection ends, has so many milliseconds to answer: what it has just sent is
+    /// on its way.
+    pub goodbye_timeout_ms: u64,
     /// A connection without a call for so many milliseconds, or at most twice as long, is ended.
     pub connection_idle_max_ms: u64,
     /// Streams (calls) that one connection may have open at a time.
@@ -79,6 +82,7 @@ impl Default for ServerConfig {
             header_read_timeout_ms: 10_000,
             connection_age_max_ms: 30 * 60_000,
             connection_age_grace_ms: 5 * 60_000,
+            goodbye_timeout_ms: 2_000,
             connection_idle_max_ms: 10 * 60_000,
             streams_per_connection_max: 1_024,
             stream_window_bytes: 65_535,
@@ -177,6 +181,7 @@ impl ServerConfig {
             ("connection_age_max_ms", self.connection_age_max_ms),
             ("connection_age_grace_ms", self.connection_age_grace_ms),
             ("connection_idle_max_ms", self.connection_idle_max_ms),
+            ("goodbye_timeout_ms", self.goodbye_timeout_ms),
         ];
         check_bounds(problems, at, 1..=MS_MAX, &times);
         check_bounds(problems, at, 0..=DRAIN_TIMEOUT_MS_MAX, &[("drain_timeout_ms", self.drain_timeout_ms)]);
@@ -254,7 +259,7 @@ mod tests {
         type Set = fn(&mut ServerConfig, u64);
         let hour = 3_600_000;
         let int = i32::MAX as u64;
-        let table: [(&str, u64, u64, Set); 21] = [
+        let table: [(&str, u64, u64, Set); 22] = [
             ("server.streams_per_connection_max", 1, int, |c, n| c.streams_per_connection_max = short(n)),
             ("server.stream_window_bytes", 1, int, |c, n| c.stream_window_bytes = short(n)),
             ("server.connection_window_bytes", 1, int, |c, n| c.connection_window_bytes = short(n)),
@@ -272,6 +277,7 @@ mod tests {
             ("server.connection_age_max_ms", 1, MS_MAX, |c, n| c.connection_age_max_ms = n),
             ("server.connection_age_grace_ms", 1, MS_MAX, |c, n| c.connection_age_grace_ms = n),
             ("server.connection_idle_max_ms", 1, MS_MAX, |c, n| c.connection_idle_max_ms = n),
+            ("server.goodbye_timeout_ms", 1, MS_MAX, |c, n| c.goodbye_timeout_ms = n),
             ("server.keepalive_interval_ms", 1, int, |c, n| c.keepalive_interval_ms = n),
             ("server.keepalive_timeout_ms", 1, int, |c, n| c.keepalive_timeout_ms = n),
             ("server.drain_timeout_ms", 0, hour, |c, n| c.drain_timeout_ms = n),

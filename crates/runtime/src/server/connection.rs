@@ -213,12 +213,9 @@ async fn time_is_up<S>(shared: &Shared<S>, calls: &Calls, why: Ended) -> Ended {
         () = drain => Ended::Cut,
         () = calls.too_much_unread() => Ended::Unread,
         // It waits for the answer to a PING, so that no call that is under way is lost; not for ever.
-        () = rest(calls, GOODBYE) => why,
+        () = rest(calls, Duration::from_millis(config.goodbye_timeout_ms)) => why,
     }
 }
-
-/// A peer that has no call and does not answer within this has gone.
-const GOODBYE: Duration = Duration::from_millis(500);
 
 /// Until nothing has gone on for so long.
 async fn rest(calls: &Calls, period: Duration) {

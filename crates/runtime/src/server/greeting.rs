@@ -42,12 +42,12 @@ pub(super) async fn greet(
 ) -> Result<Greeted, Refused> {
     let (socket, address) = told_by_proxy(config, socket, address).await?;
     let place = peers.take(address.ip()).ok_or(Refused::Peer)?;
-    let (stream, certificate_names) = match tls {
+    let stream = match tls {
         Some(tls) => tls.accept(socket).await?,
-        None => (Either::Left(socket), Arc::default()),
+        None => Either::Left(socket),
     };
     let (version, stream) = version(stream).await.map_err(|_| Refused::Gone)?;
-    Ok(Greeted { peer: Peer { address, certificate_names }, version, stream, place })
+    Ok(Greeted { peer: Peer { address }, version, stream, place })
 }
 
 /// The PROXY header of version 1 or 2, if there is to be one: <https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt>

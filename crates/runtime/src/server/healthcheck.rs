@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, DigitallySignedStruct, SignatureScheme};
+use rustls::{DigitallySignedStruct, SignatureScheme};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -25,8 +25,9 @@ use crate::tls;
 /// Asks the server that listens as `config` says for its gRPC health; an error says why it does not serve. How long that may take is the
 /// caller's business.
 ///
-/// Over TLS it trusts the one certificate that is configured, whatever its names, and shows it where clients must show one: so it must be
-/// one for clients too, of an authority in `client_ca_file`.
+/// Over TLS it trusts whoever listens there: what is asked is whether it serves, and a certificate that was just replaced, or cannot be
+/// used, is no reason to end a process that does. Where clients must show a certificate it shows the configured one, which so must be one
+/// for clients too, of an authority in `client_ca_file`.
 pub async fn healthcheck(config: &ServerConfig) -> anyhow::Result<()> {
     let address = reached(config.listen);
     let connector = if config.tls.is_on() { Some(connector(&config.tls).await?) } else { None };
@@ -67,14 +68,13 @@ async fn connector(config: &ServerTls) -> anyhow::Result<TlsConnector> {
     let read = async |path: &std::path::Path| {
         tokio::fs::read(path).await.with_context(|| format!("{} cannot be read", path.display()))
     };
-    let chain = tls::certificates(&read(&config.certificate_file).await?)?;
-    let leaf = chain.first().context("there is no certificate")?.clone();
     let provider = tls::provider();
     let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Exactly { leaf, provider }));
+        .with_custom_certificate_verifier(Arc::new(Whoever(provider)));
     let mut client = if config.client_certificate == ClientCertificate::Required {
+        let chain = tls::certificates(&read(&config.certificate_file).await?)?;
         builder.with_client_auth_cert(chain, tls::private_key(&read(&config.key_file).await?)?)?
     } else {
         builder.with_no_client_auth()
@@ -83,27 +83,20 @@ async fn connector(config: &ServerTls) -> anyhow::Result<TlsConnector> {
     Ok(TlsConnector::from(Arc::new(client)))
 }
 
-/// Trusts one certificate, for whatever name, and none other; whoever shows it must have its key.
+/// Trusts every certificate; whoever shows it must have its key.
 #[derive(Debug)]
-struct Exactly {
-    leaf: CertificateDer<'static>,
-    provider: Arc<CryptoProvider>,
-}
+struct Whoever(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Exactly {
+impl ServerCertVerifier for Whoever {
     fn verify_server_cert(
         &self,
-        end_entity: &CertificateDer<'_>,
+        _end_entity: &CertificateDer<'_>,
         _intermediates: &[CertificateDer<'_>],
         _server_name: &ServerName<'_>,
         _ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        if *end_entity == self.leaf {
-            Ok(ServerCertVerified::assertion())
-        } else {
-            Err(CertificateError::ApplicationVerificationFailure.into())
-        }
+        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -112,7 +105,7 @@ impl ServerCertVerifier for Exactly {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -121,11 +114,11 @@ impl ServerCertVerifier for Exactly {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
 

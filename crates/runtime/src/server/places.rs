@@ -1,30 +1,31 @@
-//! How many connections a peer has.
+//! How many connections, or streams, a peer has.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The connections of each peer, bounded. There are no more entries than connections.
+/// What each peer may have only so many of. There are no more entries than places that are taken.
 #[derive(Debug)]
-pub(super) struct Places {
+pub struct Places {
     max: usize,
     taken: Mutex<HashMap<IpAddr, usize>>,
 }
 
-/// One connection of a peer, given back when it is dropped.
+/// One place of a peer, given back when it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub struct Place {
     places: Arc<Places>,
     of: IpAddr,
 }
 
 impl Places {
-    pub(super) fn new(max: usize) -> Arc<Self> {
+    /// So many for each peer.
+    pub fn new(max: usize) -> Arc<Self> {
         Arc::new(Self { max, taken: Mutex::default() })
     }
 
-    /// One more connection of `address`, if it may have one more.
-    pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+    /// One more for `address`, if it may have one more.
+    pub fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         let of = network(address);
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let count = taken.entry(of).or_default();
@@ -50,7 +51,7 @@ impl Drop for Place {
 }
 
 /// Whoever has one address of IPv6 has the 64 bits of them that go with it.
-fn network(address: IpAddr) -> IpAddr {
+pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
         address @ IpAddr::V4(_) => address,

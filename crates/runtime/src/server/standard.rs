@@ -50,9 +50,14 @@ where
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     // Older tools know only the alpha.
-    let routes = routes.add_service(health).add_service(described().build_v1()?);
-    Ok(routes.add_service(described().build_v1alpha()?).prepare())
+    let routes = routes
+        .add_service(health.max_decoding_message_size(REQUEST_BYTES_MAX))
+        .add_service(described().build_v1()?.max_decoding_message_size(REQUEST_BYTES_MAX));
+    Ok(routes.add_service(described().build_v1alpha()?.max_decoding_message_size(REQUEST_BYTES_MAX)).prepare())
 }
+
+/// They are asked for names.
+const REQUEST_BYTES_MAX: usize = 4 * 1_024;
 
 async fn watch<Answer>(kernel: Kernel, about: About, reporter: HealthReporter, database: impl Fn() -> Answer)
 where

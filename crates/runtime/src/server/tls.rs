@@ -42,16 +42,11 @@ impl Tls {
         tls::watched(kernel, files, move |contents| load(client_certificate, contents)).map(Self).map(Some)
     }
 
-    /// The handshake: the stream, and the names of the client's certificate.
-    pub(super) async fn accept(&self, socket: Replay<TcpStream>) -> Result<(Transport, Arc<[String]>), Refused> {
+    /// The handshake.
+    pub(super) async fn accept(&self, socket: Replay<TcpStream>) -> Result<Transport, Refused> {
         let config = self.0.borrow().clone();
         let stream = TlsAcceptor::from(config).accept(socket).await.map_err(|error| refused(&error))?;
-        let (_, session) = stream.get_ref();
-        let names = match session.peer_certificates().and_then(<[_]>::first) {
-            Some(certificate) => tls::names(certificate).map_err(|_| Refused::Tls)?.into(),
-            None => Arc::default(),
-        };
-        Ok((Either::Right(Box::new(stream)), names))
+        Ok(Either::Right(Box::new(stream)))
     }
 }
 
