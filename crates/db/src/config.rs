@@ -30,6 +30,8 @@ pub struct DbConfig {
     pub statement_timeout_ms: u64,
     /// How long a statement waits for a row or a table that another transaction has locked, in milliseconds.
     pub lock_timeout_ms: u64,
+    /// How long a transaction may rest between two statements, in milliseconds: what a process that hangs has locked is free after that.
+    pub idle_transaction_timeout_ms: u64,
     /// How long migrations of PostgreSQL may take, the wait for another replica's included, in milliseconds.
     pub migrate_timeout_ms: u64,
     /// How often PostgreSQL looks, while a statement runs, whether its client is still there, in milliseconds; 0 leaves that to the
@@ -80,6 +82,7 @@ impl Default for DbConfig {
             lifetime_max_ms: 1_800_000,
             statement_timeout_ms: 10_000,
             lock_timeout_ms: 2_000,
+            idle_transaction_timeout_ms: 3_000,
             migrate_timeout_ms: 600_000,
             client_check_interval_ms: 250,
             statement_cache_max: 500,
@@ -112,6 +115,7 @@ impl DbConfig {
         let of_the_server = [
             ("statement_timeout_ms", self.statement_timeout_ms),
             ("lock_timeout_ms", self.lock_timeout_ms),
+            ("idle_transaction_timeout_ms", self.idle_transaction_timeout_ms),
             ("migrate_timeout_ms", self.migrate_timeout_ms),
         ];
         check_bounds(problems, at, 1..=i32::MAX as u64, &of_the_server);
@@ -147,6 +151,7 @@ mod tests {
             ("idle_timeout_ms", DbConfig { idle_timeout_ms: 0, ..usual.clone() }),
             ("lifetime_max_ms", DbConfig { lifetime_max_ms: MS_MAX + 1, ..usual.clone() }),
             ("statement_timeout_ms", DbConfig { statement_timeout_ms: 1 << 31, ..usual.clone() }),
+            ("idle_transaction_timeout_ms", DbConfig { idle_transaction_timeout_ms: 0, ..usual.clone() }),
             ("lock_timeout_ms", DbConfig { lock_timeout_ms: 0, ..usual.clone() }),
             ("migrate_timeout_ms", DbConfig { migrate_timeout_ms: 0, ..usual.clone() }),
             ("client_check_interval_ms", DbConfig { client_check_interval_ms: 1 << 31, ..usual.clone() }),

@@ -143,7 +143,10 @@ fn kind_of_code(code: &str) -> Kind {
         // Whether a statement took effect is not known; there is no such database (yet).
         "40003" | "3D000" => Kind::Unavailable,
         // The connection, who we are, what the server has left, what it was told, what lies below it.
-        _ if code.len() == 5 && matches!(&code[..2], "08" | "28" | "53" | "57" | "58") => Kind::Unavailable,
+        _ if code.len() == 5 => match &code[..2] {
+            "08" | "28" | "53" | "57" | "58" => Kind::Unavailable,
+            _ => Kind::Bug,
+        },
         _ => match code.parse::<i32>().map(|code| code & 0xff) {
             Ok(5 | 6) => Kind::Locked,                     // BUSY, LOCKED
             Ok(7 | 9 | 10 | 13 | 14) => Kind::Unavailable, // NOMEM, INTERRUPT, IOERR, FULL, CANTOPEN
@@ -193,6 +196,10 @@ mod tests {
             ("3D000", Kind::Unavailable),
             ("25006", Kind::Bug), // in a transaction that was to read
             ("42601", Kind::Bug),
+            // What would be a code of SQLite too: no rights, a NUL in a text, a parameter that cannot be.
+            ("42501", Kind::Bug),
+            ("22021", Kind::Bug),
+            ("22023", Kind::Bug),
             ("5", Kind::Locked),
             ("517", Kind::Locked), // BUSY_SNAPSHOT
             ("13", Kind::Unavailable),

@@ -146,7 +146,7 @@ fn options(url: &str, config: &DbConfig, database: &str) -> Result<PgConnectOpti
         .options([
             ("statement_timeout", ms(config.statement_timeout_ms)),
             ("lock_timeout", ms(config.lock_timeout_ms)),
-            ("idle_in_transaction_session_timeout", ms(config.statement_timeout_ms)),
+            ("idle_in_transaction_session_timeout", ms(config.idle_transaction_timeout_ms)),
         ]);
     if config.client_check_interval_ms > 0 {
         options = options.options([("client_connection_check_interval", ms(config.client_check_interval_ms))]);

@@ -67,7 +67,7 @@ fn hidden(text: &str) -> String {
     let Ok(mut url) = Url::parse(text) else {
         return HIDDEN.to_owned();
     };
-    let in_query = url.query_pairs().any(|(name, _)| name == "password");
+    let in_query = url.query_pairs().any(|(name, _)| name.contains("password")); // sslpassword, too
     if url.password().is_none() && !in_query {
         return text.to_owned();
     }
