@@ -81,7 +81,7 @@ pub fn watched<T: Send + Sync + 'static>(
     let metrics = Metrics::new(kernel, &files.name);
     // Before anything is served there is nothing that reading could hold up.
     let contents = files.paths.iter().map(|path| Content::of(std::fs::read(path))).collect::<Vec<_>>();
-    let (made, expiry) = make(&files, &contents, &load)?;
+    let (made, expiry) = make(&files, &contents, kernel.clock.now(), &load)?;
     metrics.expiry.set(expiry.timestamp());
     let (sender, receiver) = watch::channel(Arc::new(made));
     let clock = kernel.clock.clone();
@@ -93,7 +93,7 @@ pub fn watched<T: Send + Sync + 'static>(
             if contents == seen {
                 continue;
             }
-            match make(&files, &contents, &load) {
+            match make(&files, &contents, clock.now(), &load) {
                 Ok((made, expiry)) => {
                     sender.send_replace(Arc::new(made));
                     metrics.reloads.inc();
@@ -141,6 +141,7 @@ async fn read(paths: &[PathBuf]) -> Vec<Content> {
 fn make<T>(
     files: &Files,
     contents: &[Content],
+    now: DateTime<Utc>,
     load: impl Fn(&[&[u8]]) -> anyhow::Result<(T, DateTime<Utc>)>,
 ) -> anyhow::Result<(T, DateTime<Utc>)> {
     let mut read = Vec::with_capacity(contents.len());
@@ -151,7 +152,9 @@ fn make<T>(
         }
     }
     let paths = || files.paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
-    load(&read).with_context(|| format!("{} cannot be used for the {}", paths(), files.name))
+    let (made, expiry) = load(&read).with_context(|| format!("{} cannot be used for the {}", paths(), files.name))?;
+    ensure!(now < expiry, "{} cannot be used for the {}: a certificate has ended at {expiry}", paths(), files.name);
+    Ok((made, expiry))
 }
 
 struct Metrics {

@@ -50,7 +50,7 @@ impl Authority {
     }
 
     fn sign(&self, name: &str) -> Signed {
-        self.sign_until(name, Clock::system().now() + TimeDelta::days(2))
+        self.sign_until(name, Clock::system().now() + TimeDelta::days(3_650))
     }
 
     fn sign_until(&self, name: &str, end: DateTime<Utc>) -> Signed {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use souk_runtime::server::{ClientCertificate, ProxyProtocol, ServerConfig, ServerTls, bind, healthcheck, serve};
 use souk_runtime::{Clock, Kernel};
 use tempfile::TempDir;
@@ -46,7 +46,6 @@ impl Authority {
     fn sign(&self, name: &str) -> Signed {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        params.subject_alt_names.push(SanType::URI(format!("spiffe://{name}/service").try_into().unwrap()));
         params.not_after = rcgen::date_time_ymd(self.year, 12, 31);
         let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
         Signed { certificate, key: key.serialize_pem() }
@@ -200,10 +199,12 @@ const RELOADS: &str = "tls_reloads_total{of=\"test server\"}";
 
 #[tokio::test]
 async fn a_broken_replacement_changes_nothing() {
-    let ours = Authority::new();
+    let mut ours = Authority::new();
     let files = Files::new(&ours.sign(NAME), &ours);
     let server = Server::start(files.config(ClientCertificate::Required)).await;
     let (own, good) = (ours.sign("order"), ours.sign(NAME));
+    ours.year = 2020;
+    let ended = ours.sign(NAME);
     let is_served = async || is_well(&mut client(&server, &[&ours], Some(&own))).await;
     let breaks: [(&str, &str); 4] = [
         ("certificate.pem", "nonsense"),
@@ -220,6 +221,12 @@ async fn a_broken_replacement_changes_nothing() {
         eventually("it is well again", async || server.count(UNUSABLE) == 0).await;
         is_served().await;
     }
+    files.put("certificate.pem", &ended.certificate);
+    files.put("key.pem", &ended.key);
+    eventually("it is seen", async || server.count(UNUSABLE) == 1).await;
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await; // they belong together, and still are not taken
+    assert_eq!(server.count(UNUSABLE), 1);
+    is_served().await;
     fs::remove_file(files.path("key.pem")).unwrap();
     eventually("it is missed", async || server.count(UNUSABLE) == 1).await;
     is_served().await;
