@@ -1,5 +1,6 @@
 //! The server's side of a call.
 
+mod arrival;
 mod auth;
 mod authorize;
 pub(crate) mod body;

@@ -14,6 +14,10 @@ pub struct StackConfig {
     pub streams_max: usize,
     /// Watches of health and streams of reflection that are open, for each peer; more are refused alike.
     pub observers_per_peer_max: usize,
+    /// Requests of one message that have begun and are not whole, for each peer; more are refused alike.
+    pub arriving_per_peer_max: usize,
+    /// Such a request must be whole within so many milliseconds.
+    pub arrival_timeout_ms: u64,
     /// The deadline of a call that brings none, in milliseconds. Streams have none.
     pub default_deadline_ms: u64,
     /// The longest deadline that a call is granted, in milliseconds. Streams are granted any.
@@ -33,6 +37,8 @@ impl StackConfig {
             ("calls_max", self.calls_max as u64),
             ("streams_max", self.streams_max as u64),
             ("observers_per_peer_max", self.observers_per_peer_max as u64),
+            ("arriving_per_peer_max", self.arriving_per_peer_max as u64),
+            ("arrival_timeout_ms", self.arrival_timeout_ms),
             ("default_deadline_ms", self.default_deadline_ms),
             ("deadline_max_ms", self.deadline_max_ms),
         ];
@@ -53,6 +59,8 @@ impl Default for StackConfig {
             calls_max: 2_048,
             streams_max: 16_384,
             observers_per_peer_max: 256,
+            arriving_per_peer_max: 256,
+            arrival_timeout_ms: 5_000,
             default_deadline_ms: 10_000,
             deadline_max_ms: 60_000,
             reads: RateLimit { per_second: 2_000, burst: 4_000 },
@@ -81,11 +89,15 @@ mod tests {
         let (too_many, too_long) = (i32::MAX as usize + 1, i32::MAX as u64 + 1);
         let too_often = RateLimit { per_second: 1_000_001, burst: 1_000_001 };
         let usual = StackConfig::default();
-        let changed: [(StackConfig, &[&str]); 9] = [
+        let changed: [(StackConfig, &[&str]); 10] = [
             (usual.clone(), &[]),
             (StackConfig { logins: RateLimit { per_second: 0, burst: 0 }, ..usual.clone() }, &[]),
             (StackConfig { calls_max: 0, streams_max: too_many, ..usual.clone() }, &["calls_max", "streams_max"]),
             (StackConfig { observers_per_peer_max: 0, ..usual.clone() }, &["observers_per_peer_max"]),
+            (
+                StackConfig { arriving_per_peer_max: 0, arrival_timeout_ms: 0, ..usual.clone() },
+                &["arriving_per_peer_max", "arrival_timeout_ms"],
+            ),
             (StackConfig { default_deadline_ms: 0, ..usual.clone() }, &["default_deadline_ms"]),
             (StackConfig { deadline_max_ms: too_long, ..usual.clone() }, &["deadline_max_ms"]),
             (StackConfig { reads: too_often, ..usual.clone() }, &["reads.per_second", "reads.burst"]),

@@ -12,6 +12,7 @@ use souk_runtime::{Call, Calls, Kernel};
 use tokio::sync::Semaphore;
 use tonic::body::Body;
 
+use super::arrival::Arrivals;
 use super::{StackConfig, body, context};
 use crate::context::{CallContext, Target};
 use crate::middleware::{Middleware, Next, pass};
@@ -24,6 +25,7 @@ pub(super) struct Shed {
     calls: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     observers: Arc<Places>,
+    arrivals: Arrivals,
     /// Who asks the process what it is at is shown what holds a place.
     seen: Calls,
 }
@@ -35,6 +37,7 @@ impl Shed {
             calls: places(config.calls_max),
             streams: places(config.streams_max),
             observers: Places::new(config.observers_per_peer_max),
+            arrivals: Arrivals::new(config),
             seen: kernel.calls.clone(),
         }
     }
@@ -44,8 +47,9 @@ impl<S: Next<Error = Failure>> Middleware<S> for Shed {
     async fn call(&self, request: Request<Body>, next: S) -> Result<Response<Body>, Failure> {
         let context = context(&request);
         let is_stream = context.target.is_stream();
+        let peer = context.peer.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
         if let Target::Infrastructure(_) = context.target {
-            let peer = context.peer.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+            let request = self.arrivals.watch(request, peer);
             let place = is_stream.then(|| self.observers.take(peer).ok_or_else(busy)).transpose()?;
             let response = pass(next, request).await?;
             return Ok(body::observed(response, move |_| drop(place)));
@@ -53,13 +57,14 @@ impl<S: Next<Error = Failure>> Middleware<S> for Shed {
         let places = if is_stream { &self.streams } else { &self.calls };
         let place = places.clone().try_acquire_owned().map_err(|_| busy())?;
         let place = (place, self.seen.enter(|| call(context)));
+        let request = if is_stream { request } else { self.arrivals.watch(request, peer) };
         let response = pass(next, request).await?;
         // The work of a unary call is done now. A client that does not read its answer must not keep others out.
         Ok(if is_stream { body::observed(response, move |_| drop(place)) } else { response })
     }
 }
 
-fn busy() -> Failure {
+pub(super) fn busy() -> Failure {
     Failure::unavailable(Reason::LoadShed, "the server is busy", RETRY_AFTER)
 }
 

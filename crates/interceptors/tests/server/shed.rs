@@ -143,15 +143,37 @@ async fn a_peer_watches_health_so_often_and_may_always_ask() {
 #[tokio::test]
 async fn a_question_of_health_that_does_not_end_is_given_up() {
     let server = well(|config| config.default_deadline_ms = 20).await;
+    let (answer, _body) = half(&server, "/grpc.health.v1.Health/Check").await;
+    let answer = soon(answer).await.unwrap();
+    assert_eq!(answer.headers()["grpc-status"], "4");
+}
+
+/// A request of which only the beginning comes, on a connection of its own.
+async fn half(server: &Server, path: &str) -> (h2::client::ResponseFuture, h2::SendStream<Bytes>) {
     let socket = tokio::net::TcpStream::connect(server.address).await.unwrap();
     let (mut client, connection) = h2::client::handshake(socket).await.unwrap();
     tokio::spawn(connection);
-    let path = "http://probe/grpc.health.v1.Health/Check";
-    let request = http::Request::post(path).header("content-type", "application/grpc").body(()).unwrap();
-    let (answer, mut body) = client.send_request(request, false).unwrap();
+    let request = http::Request::post(format!("http://probe{path}")).header("content-type", "application/grpc");
+    let (answer, mut body) = client.send_request(request.body(()).unwrap(), false).unwrap();
     body.send_data(Bytes::from_static(&[0, 0, 0, 1, 0, b'x']), false).unwrap();
-    let answer = soon(answer).await.unwrap();
-    assert_eq!(answer.headers()["grpc-status"], "4");
+    (answer, body)
+}
+
+#[tokio::test]
+async fn a_peer_has_only_so_many_requests_that_are_not_whole() {
+    let server = Server::with(Probe::echo(), |config| config.arriving_per_peer_max = 1).await;
+    let (first, second) = (half(&server, READ).await, half(&server, READ).await);
+    // One of them is one too many, whichever came first.
+    let (refused, _) = soon(futures::future::select(first.0, second.0)).await.factor_first();
+    assert_eq!(refused.unwrap().headers()["grpc-status"], "14");
+    server.call(READ, message()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_request_that_does_not_come_in_time_is_given_up() {
+    let server = well(|config| config.arrival_timeout_ms = 20).await;
+    let (answer, _body) = half(&server, "/grpc.health.v1.Health/Check").await;
+    assert_eq!(soon(answer).await.unwrap().headers()["grpc-status"], "4");
 }
 
 #[tokio::test]
