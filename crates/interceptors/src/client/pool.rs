@@ -103,6 +103,8 @@ struct Member {
     target: Arc<Target>,
     health: Health,
     doing: Doing,
+    /// It did, since it was asked.
+    has_served: bool,
     /// Calls may wait for what comes of so many tries.
     awaited: u8,
     wake: Arc<Notify>,
@@ -201,6 +203,7 @@ impl Pool {
         let mut state = self.lock();
         let Some(member) = state.member(id) else { return };
         let before = std::mem::replace(&mut member.health, health);
+        member.has_served |= health == Health::Serving;
         match health {
             Health::Serving | Health::NotServing => (member.doing, member.awaited) = (Doing::Watching, 0),
             Health::Down => member.awaited = member.awaited.saturating_sub(1),
@@ -232,7 +235,7 @@ impl Pool {
     /// An address is tried again.
     pub(super) fn is_tried(&self, id: u64) {
         if let Some(member) = self.lock().member(id) {
-            member.doing = Doing::Trying;
+            (member.doing, member.has_served) = (Doing::Trying, false);
         }
     }
 
@@ -305,8 +308,9 @@ impl Pool {
             (true, false) => info!(peer = self.peer, known = state.members.len(), "a peer answers"),
             (true, true) | (false, false) => {}
         }
-        // A server that has just started says no until it has looked around.
-        let may_come = |member: &Member| member.awaited > 0 || member.health == Health::NotServing;
+        // A server that has just started says no until it has looked around; from one that has served, no is no.
+        let may_come =
+            |member: &Member| member.awaited > 0 || (!member.has_served && member.health == Health::NotServing);
         let is_open = !state.is_resolved || state.members.iter().any(may_come);
         self.measure(&mut state, addresses.len());
         let check = match addresses.len() {
@@ -384,6 +388,7 @@ impl Member {
             target,
             health: Health::Unknown,
             doing: Doing::Trying,
+            has_served: false,
             awaited: 1,
             wake: Arc::default(),
             outlier_until: None,

@@ -20,6 +20,9 @@ pub(super) struct Target {
 impl Target {
     /// Reads `http://inventory:50053`; the error is for people.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
+        if text.contains('@') {
+            return Err("an address must be a host and a port, and no more: there is an @ in it".to_owned()); // and perhaps a password
+        }
         let no_address = || format!("{text} is no address");
         let uri: Uri = text.parse().map_err(|_| no_address())?;
         let is_secure = match uri.scheme() {
@@ -28,7 +31,7 @@ impl Target {
             _ => return Err(format!("{text} must begin with http:// or https://")),
         };
         let authority = uri.authority().ok_or_else(no_address)?;
-        if authority.as_str().contains('@') || uri.path() != "/" || uri.query().is_some() {
+        if uri.path() != "/" || uri.query().is_some() {
             return Err(format!("{text} must be a host and a port, and no more"));
         }
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
@@ -78,6 +81,9 @@ mod tests {
             "http://a b:1",
         ] {
             assert!(read(bad).is_err(), "{bad}: {:?}", read(bad));
+        }
+        for secret in ["http://me:sesame@a:1", "me:sesame@a"] {
+            assert!(!read(secret).unwrap_err().contains("sesame"));
         }
     }
 

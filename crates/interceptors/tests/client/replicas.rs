@@ -124,6 +124,21 @@ async fn the_first_call_waits_for_a_server_that_has_just_started() {
     is_refused(&client).await;
 }
 
+/// As in a rolling restart: the next one goes before it has been heard that the one before is back.
+#[tokio::test]
+async fn a_call_waits_for_a_server_that_has_just_started_while_the_last_one_goes() {
+    let [first, second] = Replica::start_all().await;
+    second.says(ServingStatus::NotServing).await;
+    let client = Name::of([first.address, second.address]).client(|_| ());
+    let ejections = async || client.metric("ejections_total", ",cause=\"not_serving\"") == 1;
+    eventually("it has said no", ejections).await;
+    first.says(ServingStatus::NotServing).await;
+    healthy(&client, 0).await;
+    let call = tokio::spawn(probe::call(client.channel.clone(), READ, message()));
+    second.says(ServingStatus::Serving).await;
+    call.await.unwrap().unwrap();
+}
+
 #[tokio::test]
 async fn a_dead_address_gets_no_calls_and_returns_when_it_lives() {
     let [first, second] = Replica::start_all().await;
