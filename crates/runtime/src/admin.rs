@@ -42,7 +42,7 @@ impl Default for AdminConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 9090)),
             debug: false,
             connections_max: 64,
-            header_timeout_ms: 30_000,
+            header_timeout_ms: 5_000,
             connection_age_max_ms: 300_000,
         }
     }

@@ -130,6 +130,7 @@ impl<C: Settings> App<C> {
             },
         };
         match name.as_str() {
+            SERVE if let Some(problem) = cut_short(&config) => code(&Err(config::Error::Invalid(vec![problem]).into())),
             SERVE => process::serve(self.name, config, |kernel, config| start(kernel, config, own)),
             HEALTHCHECK => code(&on_small_runtime(check(&config, &own))),
             _ => code(&self.run_subcommand(&name, config, own)),
@@ -163,6 +164,16 @@ impl<C: Settings> App<C> {
             .mut_subcommands(|subcommand| subcommand.after_help(NOTES))
             .after_help(format!("{}\n\n{NOTES}", examples(self.name)))
     }
+}
+
+/// What the servers are given to drain must fit into what the process is given to end.
+fn cut_short<C: Settings>(config: &C) -> Option<String> {
+    let process = config.process();
+    let left = process.shutdown_timeout_ms.saturating_sub(process.shutdown_delay_ms);
+    let (name, _) = config.servers().into_iter().find(|(_, server)| server.drain_timeout_ms > left)?;
+    Some(format!(
+        "{name}.server.drain_timeout_ms must be at most {left}: what process.shutdown_timeout_ms leaves of its time"
+    ))
 }
 
 fn examples(name: &str) -> String {

@@ -96,6 +96,7 @@ mod tests {
         bad.order.inventory.addresses = vec!["http://127.0.0.1:1".to_owned()];
         bad.order.token.audience = "elsewhere".to_owned();
         bad.user.server.tls.certificate_file = "certificate.pem".into();
+        bad.user.server.tls.key_file = "key.pem".into();
         bad.order.server.proxy_protocol = ProxyProtocol::Required;
         bad.order.token.service_name = DEMO_ACCOUNT.to_owned();
         bad.validate(&mut problems);
