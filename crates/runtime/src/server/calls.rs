@@ -42,6 +42,8 @@ pub(super) struct Calls {
 
 /// A connection with no more than this is not the one that makes a server's memory run short.
 const UNREAD_FREE: usize = 64 * 1_024;
+/// What an answer of which nothing has been read keeps in memory beside its bytes, about: the stream and its headers.
+const ANSWER_BYTES: usize = 8 * 1_024;
 
 impl Calls {
     pub(super) fn new(peer: Peer, config: &ServerConfig, unread_total: Gauge) -> Self {
@@ -85,9 +87,10 @@ impl Calls {
         self.flooded.load(Ordering::Relaxed)
     }
 
-    fn hold(self: &Arc<Self>, bytes: Bytes) -> Chunk {
+    /// A piece of an answer, which costs so much `beside` its bytes, until it is in the socket.
+    fn hold(self: &Arc<Self>, bytes: Bytes, beside: usize) -> Chunk {
         self.progress.fetch_add(1, Ordering::Relaxed);
-        let length = bytes.len();
+        let length = bytes.len() + beside;
         let unread = self.unread.fetch_add(length, Ordering::Relaxed) + length;
         let total = self.unread_total.inc_by(signed(length)) + signed(length);
         if unread > self.unread_max || (unread > UNREAD_FREE && total > self.unread_total_max) {
@@ -117,7 +120,7 @@ where
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(calls.peer);
         let answer = service.clone().oneshot(request);
-        async move { answer.await.map(|answer| answer.map(|body| Answer { body, call })) }
+        async move { answer.await.map(|answer| answer.map(|body| Answer { body, call, beside: ANSWER_BYTES })) }
     })
 }
 
@@ -142,6 +145,8 @@ impl Drop for Open {
 pub(super) struct Answer {
     body: Body,
     call: Open,
+    /// What the next piece costs beside its bytes.
+    beside: usize,
 }
 
 impl http_body::Body for Answer {
@@ -150,7 +155,11 @@ impl http_body::Body for Answer {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Chunk>, Status>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(|bytes| self.call.0.hold(bytes)))))
+        let hold = |bytes| {
+            let beside = std::mem::take(&mut self.beside);
+            self.call.0.hold(bytes, beside)
+        };
+        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(hold))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -219,13 +228,13 @@ mod tests {
     #[test]
     fn what_waits_to_be_read_is_counted_until_it_is_written_and_too_much_is_too_much() {
         let calls = Arc::new(Calls::of(&ServerConfig { unread_bytes_max: 100_000, ..ServerConfig::default() }));
-        let (first, second) = (calls.hold(vec![0; 60_000].into()), calls.hold(vec![0; 40_000].into()));
+        let (first, second) = (calls.hold(vec![0; 60_000].into(), 0), calls.hold(vec![0; 40_000].into(), 0));
         assert!(!calls.is_at_rest() && !calls.too_much.load(Ordering::Relaxed));
         assert_eq!(calls.unread_total.get(), 100_000);
         drop(first);
-        let third = calls.hold(vec![0; 60_000].into());
+        let third = calls.hold(vec![0; 60_000].into(), 0);
         assert!(!calls.too_much.load(Ordering::Relaxed));
-        let fourth = calls.hold(vec![0; 1].into());
+        let fourth = calls.hold(vec![0; 1].into(), 0);
         assert!(calls.too_much.load(Ordering::Relaxed));
         drop((second, third, fourth));
         assert!(calls.is_at_rest());
@@ -238,9 +247,9 @@ mod tests {
         let total = Gauge::default();
         let of = || Arc::new(Calls::new(peer(), &config, total.clone()));
         let (big, small) = (of(), of());
-        let _held = (big.hold(vec![0; 200_000].into()), small.hold(vec![0; UNREAD_FREE].into()));
+        let _held = (big.hold(vec![0; 200_000].into(), 0), small.hold(vec![0; UNREAD_FREE].into(), 0));
         assert!(!big.too_much.load(Ordering::Relaxed) && !small.too_much.load(Ordering::Relaxed));
-        let _more = big.hold(vec![0; 1].into());
+        let _more = big.hold(vec![0; 1].into(), 0);
         assert!(big.too_much.load(Ordering::Relaxed));
     }
 }

@@ -24,7 +24,7 @@ const UNREAD: &str = "grpc_server_unread_bytes{server=\"test\"}";
 
 #[tokio::test]
 async fn who_asks_and_asks_and_never_reads_is_cut_off_and_what_was_kept_is_freed() {
-    let config = ServerConfig { unread_bytes_max: 4 * 1_024 * 1_024, ..ServerConfig::default() };
+    let config = ServerConfig { unread_bytes_max: 17 * 256 * 1_024, ..ServerConfig::default() };
     let server = server(config, 256 * 1_024).await;
     let (mut client, connection) =
         soon(h2::client::handshake(TcpStream::connect(server.address).await.unwrap())).await.unwrap();
@@ -63,4 +63,20 @@ async fn who_reads_may_have_as_much_as_they_like() {
     }
     assert_eq!(server.ended("unread"), 0);
     eventually("nothing is kept", async || server.count(UNREAD) == 0).await;
+}
+
+#[tokio::test]
+async fn small_answers_that_are_not_read_count_for_what_they_keep() {
+    let server = server(ServerConfig { unread_bytes_max: 1_024 * 1_024, ..ServerConfig::default() }, 1).await;
+    let socket = TcpStream::connect(server.address).await.unwrap();
+    let mut builder = h2::client::Builder::new();
+    let (mut client, connection) = soon(builder.initial_window_size(0).handshake::<_, Bytes>(socket)).await.unwrap();
+    tokio::spawn(connection);
+    let mut answers = Vec::new();
+    for _ in 0..256 {
+        let Ok(mut ready) = soon(client.ready()).await else { break };
+        answers.push(ready.send_request(Request::post("http://souk/a/b").body(()).unwrap(), true).unwrap().0);
+        client = ready;
+    }
+    eventually("it is cut", async || server.ended("unread") == 1).await;
 }
