@@ -71,6 +71,8 @@ pub(crate) struct Place {
     pub(crate) stream: String,
     /// When it was made, in microseconds since 1970.
     pub(crate) created_us: i64,
+    /// The connection over which it was found. Over another one it may have less than before.
+    pub(crate) connection: u64,
 }
 
 /// Whether the bus takes events.

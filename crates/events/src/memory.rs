@@ -33,7 +33,7 @@ struct Ear {
 impl Default for MemoryBus {
     fn default() -> Self {
         // What was acknowledged in an earlier process is done: it is one place for ever.
-        let place = Place { stream: "memory".to_owned(), created_us: 0 };
+        let place = Place { stream: "memory".to_owned(), created_us: 0, connection: 0 };
         Self(Arc::new(Shared {
             open: watch::Sender::default(),
             link: watch::Sender::new(Link::Up(place)),

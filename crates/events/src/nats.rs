@@ -157,7 +157,7 @@ impl NatsBus {
         loop {
             signals.check.notified().await;
             let turn = signals.turn.load(Ordering::SeqCst);
-            match stream::ensure(&self.0.jetstream, &config.stream, &self.0.kernel.ids).await {
+            match stream::ensure(&self.0.jetstream, &config.stream, &self.0.kernel.ids, turn).await {
                 Ok(place) => {
                     info!(stream = place.stream, "NATS is there");
                     signals.up(place, turn);
@@ -186,10 +186,30 @@ impl NatsBus {
         self.0.signals.link.subscribe()
     }
 
-    pub(crate) async fn publish(&self, event: &Event, place: &Place) -> Result<u64, BusError> {
-        let here = Link::Up(place.clone());
+    /// Where events are kept, as soon as NATS is there.
+    async fn place(&self) -> Place {
         let mut link = self.link();
-        match &*link.borrow() {
+        loop {
+            if let Link::Up(place) = &*link.borrow_and_update() {
+                return place.clone();
+            }
+            // The sender is ours, and lives.
+            drop(link.changed().await);
+        }
+    }
+
+    fn is_at(&self, place: &Place) -> bool {
+        matches!(&*self.0.signals.link.borrow(), Link::Up(now) if now == place)
+    }
+
+    /// Ends when events are kept elsewhere, or over another connection, or nowhere for now.
+    async fn moved(&self, place: &Place) {
+        let here = Link::Up(place.clone());
+        drop(self.link().wait_for(|link| *link != here).await);
+    }
+
+    pub(crate) async fn publish(&self, event: &Event, place: &Place) -> Result<u64, BusError> {
+        match &*self.0.signals.link.borrow() {
             Link::Down => return Err(BusError::Unavailable("it does not answer".into())),
             Link::Up(now) if now != place => return Err(BusError::Moved),
             Link::Up(_) => {}
@@ -201,7 +221,7 @@ impl NatsBus {
         tokio::select! {
             published = publishing => published.map(|ack| ack.sequence).map_err(|error| self.refused(error)),
             // Else it would wait for an answer that does not come.
-            _ = link.wait_for(|link| *link != here) => Err(BusError::Unavailable("it went away".into())),
+            () = self.moved(place) => Err(BusError::Unavailable("it went away".into())),
         }
     }
 

@@ -90,6 +90,19 @@ impl Nats {
         self.start().await;
     }
 
+    /// Kills it and starts it with the events that it had then. What consumers have seen it knows as of now: a loss of power may take the end
+    /// of a stream and leave the rest.
+    pub async fn lose_events_since(&self, saved: &TempDir) {
+        self.stop();
+        let streams = Path::new("jetstream/$G/streams");
+        for stream in fs::read_dir(self.store().join(streams)).expect("the store can be read") {
+            let events = streams.join(stream.expect("the store can be read").file_name()).join("msgs");
+            fs::remove_dir_all(self.store().join(&events)).expect("the store can be removed");
+            copy_folder(&saved.path().join("store").join(&events), &self.store().join(&events));
+        }
+        self.start().await;
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Child>> {
         self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }

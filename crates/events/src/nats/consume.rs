@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use async_nats::jetstream::AckKind;
 use async_nats::jetstream::consumer::pull::{Config, Stream as Messages};
-use async_nats::jetstream::consumer::{AckPolicy, Consumer as Durable, DeliverPolicy};
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy};
 use async_nats::jetstream::message::Message;
 use futures::StreamExt;
 use souk_runtime::story;
 use tracing::{debug, error, info, warn};
 
-use super::{NatsBus, message, stream};
+use super::{NatsBus, message};
+use crate::bus::Place;
 use crate::consumer::Subscription;
 use crate::pause::backoff;
 
@@ -35,12 +36,17 @@ pub(super) fn durable_name(consumer: &str) -> String {
     consumer.replace('.', "-")
 }
 
-/// Takes events until the process ends. Whatever breaks, the consumer is opened anew.
+/// Takes events until the process ends. Whatever breaks, the consumer is opened anew; and so it is over every connection, because somebody
+/// may have removed it (`stream::ensure`).
 pub(super) async fn run(bus: NatsBus, subscription: Arc<Subscription>) {
     let shutdown = bus.0.kernel.tasks.shutdown().clone();
     let mut failures = 0;
     while !shutdown.is_cancelled() {
-        if let Err(error) = take(&bus, &subscription, &mut failures).await {
+        let place = tokio::select! {
+            place = bus.place() => place,
+            () = shutdown.cancelled() => return,
+        };
+        if let Err(error) = take(&bus, &subscription, &place, &mut failures).await {
             warn!(consumer = subscription.name(), failures, error = story(&*error), "consumer is opened anew");
         }
         failures += 1;
@@ -55,41 +61,30 @@ fn pause(bus: &NatsBus, failures: u32) -> Duration {
     backoff(failures, 50, bus.0.config.reconnect_pause_max_ms, bus.0.kernel.ids.random_fraction())
 }
 
-async fn take(bus: &NatsBus, subscription: &Subscription, failures: &mut u32) -> Result<(), Failure> {
+async fn take(bus: &NatsBus, subscription: &Subscription, place: &Place, failures: &mut u32) -> Result<(), Failure> {
     let shutdown = bus.0.kernel.tasks.shutdown();
     let mut messages = tokio::select! {
-        opened = open(bus, subscription) => opened?,
+        opened = open(bus, subscription, place) => opened?,
+        () = bus.moved(place) => return Ok(()),
         () = shutdown.cancelled() => return Ok(()),
     };
     loop {
         // An event that is begun is finished or handed back, so that no other replica waits for it in vain.
         let message = tokio::select! {
             message = messages.next() => message.ok_or("no more messages")??,
+            () = bus.moved(place) => return Ok(()),
             () = shutdown.cancelled() => return Ok(()),
         };
         *failures = 0;
-        handle(bus, subscription, &message).await?;
+        handle(bus, subscription, place, &message).await?;
     }
 }
 
 /// The consumer, made where there is none and brought to its settings, and a standing request for its messages.
-async fn open(bus: &NatsBus, subscription: &Subscription) -> Result<Messages, Failure> {
-    let stream = stream::find(&bus.0.jetstream).await?.ok_or("there is no stream")?;
+async fn open(bus: &NatsBus, subscription: &Subscription, place: &Place) -> Result<Messages, Failure> {
+    let stream = bus.0.jetstream.get_stream_no_info(&place.stream).await?;
     let durable = stream.create_consumer(config(bus, subscription)).await?;
-    let (seen, last) = (durable.cached_info().delivered.stream_sequence, stream.cached_info().state.last_sequence);
-    let durable = if seen > last {
-        // The stream has lost its end, and gives the numbers of what it lost to other events: they would pass for seen.
-        warn!(consumer = subscription.name(), seen, last, "stream has lost events: the consumer begins anew");
-        stream.delete_consumer(&durable_name(subscription.name())).await?;
-        stream.create_consumer(config(bus, subscription)).await?
-    } else {
-        durable
-    };
-    info!(consumer = subscription.name(), stream = stream.cached_info().config.name, "consumer takes events");
-    requested(&durable).await
-}
-
-async fn requested(durable: &Durable<Config>) -> Result<Messages, Failure> {
+    info!(consumer = subscription.name(), stream = place.stream, "consumer takes events");
     let request = durable.stream().max_messages_per_batch(PULL_MAX).expires(PULL_EXPIRES).heartbeat(PULL_HEARTBEAT);
     Ok(request.messages().await?)
 }
@@ -114,7 +109,7 @@ fn config(bus: &NatsBus, subscription: &Subscription) -> Config {
 }
 
 /// Applies or parks the event, then acknowledges it; meanwhile, tells that it is being worked on.
-async fn handle(bus: &NatsBus, subscription: &Subscription, message: &Message) -> Result<(), Failure> {
+async fn handle(bus: &NatsBus, subscription: &Subscription, place: &Place, message: &Message) -> Result<(), Failure> {
     let event = match message::event(message) {
         Ok(event) if subscription.takes(&event.subject) => event,
         Ok(_) => return message.ack().await,
@@ -130,6 +125,10 @@ async fn handle(bus: &NatsBus, subscription: &Subscription, message: &Message) -
         // What is not committed is undone; another replica may have it at once.
         () = shutdown.cancelled() => return message.double_ack_with(AckKind::Nak(None)).await,
     };
+    if !bus.is_at(place) {
+        // Its number may be another event's by now. It comes again, and is known.
+        return Err("the connection over which the event came is gone".into());
+    }
     match delivered {
         Ok(()) => message.double_ack().await,
         Err(error) => {

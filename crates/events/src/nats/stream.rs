@@ -2,14 +2,18 @@
 //!
 //! Its name ends in a random part, and every event is published under the condition that the stream has the name that the publisher knows.
 //! So nothing is ever published on a stream that somebody has made anew, before the publisher has noticed that the old one is gone: it
-//! would overtake what must be published again (docs/decisions/0009).
+//! would overtake what must be published again. And nothing is published over a new connection before consumers that have seen more than
+//! the stream has are gone: they would take it for seen (docs/decisions/0009).
 
 use std::error::Error as StdError;
 use std::time::Duration;
 
 use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamByNameErrorKind};
-use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType, Stream};
-use async_nats::jetstream::{Context, ErrorCode};
+use async_nats::jetstream::stream::{
+    Config, ConsumerErrorKind, DiscardPolicy, Info, RetentionPolicy, StorageType, Stream,
+};
+use async_nats::jetstream::{Context, ErrorCode, consumer};
+use futures::TryStreamExt;
 use souk_runtime::{Ids, story};
 use tracing::{info, warn};
 
@@ -23,17 +27,23 @@ const LOOKS_MAX: u32 = 3;
 
 type Failure = Box<dyn StdError + Send + Sync>;
 
-/// The stream, as it should be.
-pub(super) async fn ensure(jetstream: &Context, config: &StreamConfig, ids: &Ids) -> Result<Place, Failure> {
+/// The stream, as it should be, over a connection.
+pub(super) async fn ensure(
+    jetstream: &Context,
+    config: &StreamConfig,
+    ids: &Ids,
+    connection: u64,
+) -> Result<Place, Failure> {
     for _ in 0..LOOKS_MAX {
-        if let Some(stream) = find(jetstream).await? {
+        if let Some(mut stream) = find(jetstream).await? {
+            remove_consumers_ahead(&mut stream).await?;
             adapt(jetstream, config, stream.cached_info()).await;
-            return Ok(place(stream.cached_info()));
+            return Ok(place(stream.cached_info(), connection));
         }
         let wanted = wanted(config, Config { name: new_name(config, ids), ..Config::default() });
         match jetstream.create_stream(wanted).await {
             Ok(stream) => {
-                let place = place(stream.cached_info());
+                let place = place(stream.cached_info(), connection);
                 info!(stream = place.stream, "stream made: there was none");
                 return Ok(place);
             }
@@ -53,9 +63,32 @@ pub(super) async fn find(jetstream: &Context) -> Result<Option<Stream>, Failure>
     }
 }
 
-fn place(info: &Info) -> Place {
+/// Removes consumers that have seen more than there is. The stream has lost its end; it gives the numbers of what it lost to other events,
+/// which they would pass over. Whoever takes their events makes them anew.
+async fn remove_consumers_ahead(stream: &mut Stream) -> Result<(), Failure> {
+    let consumers: Vec<consumer::Info> = stream.consumers().try_collect().await?;
+    // Asked for later: what comes in between they have not seen.
+    let last = stream.info().await?.state.last_sequence;
+    for consumer in consumers.iter().filter(|consumer| consumer.delivered.stream_sequence > last) {
+        let seen = consumer.delivered.stream_sequence;
+        warn!(consumer = consumer.name, seen, last, "stream has lost events: the consumer begins anew");
+        match stream.delete_consumer(&consumer.name).await {
+            Ok(_) => {}
+            // Somebody else has seen it too.
+            Err(error) if is_no_consumer(&error.kind()) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn is_no_consumer(kind: &ConsumerErrorKind) -> bool {
+    matches!(kind, ConsumerErrorKind::JetStream(error) if error.error_code() == ErrorCode::CONSUMER_NOT_FOUND)
+}
+
+fn place(info: &Info, connection: u64) -> Place {
     let created_us = i64::try_from(info.created.unix_timestamp_nanos() / 1_000).unwrap_or(i64::MAX);
-    Place { stream: info.config.name.clone(), created_us }
+    Place { stream: info.config.name.clone(), created_us, connection }
 }
 
 fn new_name(config: &StreamConfig, ids: &Ids) -> String {

@@ -154,6 +154,7 @@ async fn a_stream_that_somebody_has_removed_is_made_again_and_refilled() {
 async fn a_stream_that_lost_its_end_is_refilled() {
     on_nats(|world| async move {
         let nats = world.nats.clone().unwrap();
+        world.subscribe(|_, _| Plot::Apply);
         let relay = world.relay();
         world.append(&events(&AGGREGATES, 1..=2)).await;
         relay.wake();
@@ -167,8 +168,60 @@ async fn a_stream_that_lost_its_end_is_refilled() {
         world.until_with(STEP, || async { world.shows(r#"outbox_republished_total{service="test"} 16"#) }).await;
         world.until_with(STEP, || async { world.unpublished().await == 0 }).await;
         assert_eq!(stream_of(&world), stream, "it is the same stream");
+        assert_all_came_in_order(&world, 4).await;
         let stream = jetstream(&world).await.get_stream(stream).await.unwrap();
         assert_eq!(stream.cached_info().state.messages, 16);
+    })
+    .await;
+}
+
+/// What was lost was one service's, and it is another that publishes first, more than was lost: under numbers that the consumer has seen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_that_has_seen_more_than_the_stream_has_misses_nothing() {
+    on_nats(|world| async move {
+        let nats = world.nats.clone().unwrap();
+        let database = souk_testkit::sqlite().await;
+        database.migrate(&[&souk_db::MIGRATIONS, &crate::MIGRATIONS]).await.unwrap();
+        let other = World::on(database.clone(), world.nats.clone()).await;
+        let consuming = world.replica().await;
+        consuming.subscribe(|_, _| Plot::Apply);
+        other.append(&events(&["x"], 1..=2)).await;
+        let (relay, others_relay) = (world.relay(), other.relay());
+        other.until_with(STEP, || async { other.unpublished().await == 0 }).await;
+        let early = nats.saved().await;
+        world.append(&events(&AGGREGATES, 1..=3)).await;
+        relay.wake();
+        in_the_midst(&world, 14).await;
+        assert!(consuming.kernel.tasks.stop(Duration::from_secs(10)).await);
+        nats.stop();
+        other.append(&events(&["x"], 3..=30)).await;
+        nats.lose_events_since(&early).await;
+        others_relay.wake();
+        other.until_with(STEP, || async { other.unpublished().await == 0 }).await;
+        // It comes when nobody can tell by the numbers any more that some were used twice.
+        world.subscribe(|_, _| Plot::Apply);
+        in_the_midst(&world, 42).await;
+        assert_eq!(world.applied("x").await, (1..=30).collect::<Vec<i64>>());
+        for aggregate in AGGREGATES {
+            assert_eq!(world.applied(aggregate).await, [1, 2, 3]);
+        }
+        assert!(other.shows(r#"outbox_republished_total{service="test"} 0"#), "nothing of its own was lost");
+    })
+    .await;
+}
+
+/// However short it was away: what it has may be less.
+#[tokio::test]
+async fn every_connection_is_a_place_of_its_own() {
+    on_nats(|world| async move {
+        let Link::Up(before) = world.bus.link().borrow().clone() else { panic!("the bus is down") };
+        let nats = world.nats.clone().unwrap();
+        nats.stop();
+        nats.start().await;
+        let is_back = |link: &Link| matches!(link, Link::Up(place) if *place != before);
+        let after = world.bus.link().wait_for(is_back).await.unwrap().clone();
+        assert!(matches!(after, Link::Up(place) if place.stream == before.stream));
+        assert!(matches!(world.bus.publish_at(&event("a", 1), &before).await, Err(BusError::Moved)));
     })
     .await;
 }
