@@ -59,7 +59,7 @@ impl Error {
     }
 
     /// It was asked and did not answer.
-    pub(crate) fn unanswered(message: &'static str) -> Self {
+    pub fn unanswered(message: &'static str) -> Self {
         Self::no_connection(io::Error::new(io::ErrorKind::TimedOut, message).into())
     }
 

@@ -39,6 +39,7 @@ impl Statement {
     /// Runs it; the number of rows that it touched.
     pub async fn execute(self, tx: &mut Tx) -> Result<u64, Error> {
         let span = span::statement(tx, &self.text);
+        tx.ask();
         let asking = async {
             match &mut tx.inner {
                 Inner::Sqlite(tx) => {
@@ -61,6 +62,7 @@ impl Statement {
     /// Every row. Bounded by the statement's own LIMIT or key.
     pub async fn fetch_all<R: Row>(self, tx: &mut Tx) -> Result<Vec<R>, Error> {
         let span = span::statement(tx, &self.text);
+        tx.ask();
         let asking = async {
             match &mut tx.inner {
                 Inner::Sqlite(tx) => {
@@ -82,6 +84,7 @@ impl Statement {
     /// The row, if there is one.
     pub async fn fetch_optional<R: Row>(self, tx: &mut Tx) -> Result<Option<R>, Error> {
         let span = span::statement(tx, &self.text);
+        tx.ask();
         let asking = async {
             match &mut tx.inner {
                 Inner::Sqlite(tx) => {

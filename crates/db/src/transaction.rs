@@ -18,6 +18,8 @@ pub struct Tx {
     pub(crate) inner: Inner,
     /// A statement failed. PostgreSQL would answer COMMIT by undoing everything and reporting success, SQLite by keeping the rest.
     failed: bool,
+    /// A statement was asked, and not answered yet.
+    waits: bool,
     account: Account,
     pub(crate) span: Span,
 }
@@ -51,7 +53,13 @@ impl Drop for Account {
 
 impl Tx {
     pub(crate) fn new(inner: Inner, access: Access, meters: Arc<Meters>, span: Span) -> Self {
-        Self { inner, failed: false, account: Account { meters, access, outcome: Outcome::RolledBack }, span }
+        Self {
+            inner,
+            failed: false,
+            waits: false,
+            account: Account { meters, access, outcome: Outcome::RolledBack },
+            span,
+        }
     }
 
     /// Which engine it is on.
@@ -62,8 +70,18 @@ impl Tx {
         }
     }
 
+    /// A statement was asked, and whoever asked has gone away before it was answered.
+    pub fn waits(&self) -> bool {
+        self.waits
+    }
+
+    pub(crate) fn ask(&mut self) {
+        self.waits = true;
+    }
+
     /// What a statement came to. An error that its caller swallows is remembered.
     pub(crate) fn note<T>(&mut self, result: Result<T, Error>) -> Result<T, Error> {
+        self.waits = false;
         if let Err(error) = &result {
             self.failed = true;
             self.account.meters.failed(error.kind());

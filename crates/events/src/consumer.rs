@@ -1,7 +1,8 @@
 //! A durable consumer: dedupe, retries, and giving up.
 //!
-//! What fails through no fault of the event (the database does not answer, a concurrent transaction was in the way) is never held
-//! against it: the publisher is told, and comes again.
+//! What fails through no fault of the event (the database does not answer or not in time, a concurrent transaction was in the way) is never
+//! held against it: the publisher is told, and comes again. A statement that is slow for the event's sake is not told from a database that
+//! is slow: its event comes again and again, and `consumer_pending` grows.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -96,7 +97,7 @@ pub struct ConsumerConfig {
     pub backoff_first_ms: u64,
     /// The longest pause, in milliseconds.
     pub backoff_max_ms: u64,
-    /// A handler that takes longer has failed, in milliseconds.
+    /// A handler that takes longer has failed, in milliseconds; or the database has, if that is what it waits for.
     pub handle_timeout_ms: u64,
     /// Events of different aggregates that are handled at once: each takes a connection to the database.
     pub concurrency_max: usize,
@@ -192,10 +193,9 @@ impl HandlerError {
             Self::Retry(_) => Verdict::Later,
             Self::Park(_) => Verdict::Never,
             Self::Db(error) => match error.kind() {
-                Kind::Unavailable => Verdict::Unavailable(error.clone()),
+                Kind::Unavailable | Kind::Timeout => Verdict::Unavailable(error.clone()),
                 Kind::Conflict | Kind::Locked => Verdict::Again(error.clone()),
-                // A statement too slow for its timeout can well be the event's fault.
-                Kind::Timeout | Kind::Bug => Verdict::Later,
+                Kind::Bug => Verdict::Later,
             },
         }
     }
@@ -308,6 +308,9 @@ impl Subscription {
         let handling = AssertUnwindSafe(self.handler.call(tx, event)).catch_unwind();
         // By the runtime's own time: it guards against a handler that hangs, and a clock that a test moves says nothing of that.
         match tokio::time::timeout(Duration::from_millis(self.consumer.config.handle_timeout_ms), handling).await {
+            Err(_) if tx.waits() => {
+                Err(souk_db::Error::unanswered("a statement of the handler is not answered").into())
+            }
             Err(_) => Err(HandlerError::retry("handler timed out")),
             Ok(Err(_)) => Err(HandlerError::retry("handler panicked")),
             Ok(Ok(handled)) => handled,

@@ -64,6 +64,10 @@ enum Plot {
     Unavailable,
     Conflict,
     SwallowError,
+    /// On PostgreSQL: a statement takes longer than it may.
+    SlowStatement,
+    /// On PostgreSQL: a statement takes longer than the handler may.
+    Stall,
 }
 
 type Plotting = dyn Fn(&Event, u32) -> Plot + Send + Sync;
@@ -98,6 +102,15 @@ impl Handler for Effects {
             Plot::Conflict => Err(souk_db::Error::conflict("planted").into()),
             Plot::SwallowError => {
                 drop(sql("SELECT no_such_column FROM effects").execute(tx).await);
+                Ok(())
+            }
+            Plot::SlowStatement => {
+                sql("SET LOCAL statement_timeout = '20ms'").execute(tx).await?;
+                sql("SELECT pg_sleep(60)").execute(tx).await?;
+                Ok(())
+            }
+            Plot::Stall => {
+                sql("SELECT pg_sleep(60)").execute(tx).await?;
                 Ok(())
             }
         }

@@ -14,7 +14,7 @@ use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy};
 use async_nats::jetstream::message::Message;
 use futures::StreamExt;
 use souk_runtime::story;
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 use super::{NatsBus, message};
 use crate::bus::Place;
@@ -133,7 +133,7 @@ async fn handle(bus: &NatsBus, subscription: &Subscription, place: &Place, messa
         Ok(()) => message.double_ack().await,
         Err(error) => {
             let tries = message.info().map_or(1, |info| info.delivered);
-            debug!(consumer = subscription.name(), event = %event.id, error = story(&error), "event is handed back");
+            warn!(consumer = subscription.name(), event = %event.id, tries, error = story(&error), "event is handed back");
             message.ack_with(AckKind::Nak(Some(pause(bus, u32::try_from(tries).unwrap_or(1))))).await
         }
     }

@@ -137,6 +137,30 @@ async fn an_event_is_not_parked_for_a_fault_of_the_database() {
 }
 
 #[tokio::test]
+async fn an_event_is_not_parked_for_a_database_that_stalls() {
+    let database = souk_testkit::postgres().await;
+    database.migrate(&[&souk_db::MIGRATIONS, &crate::MIGRATIONS]).await.unwrap();
+    let world = World::new(database.clone()).await;
+    let config = ConsumerConfig { tries_max: 1, handle_timeout_ms: 500, ..ConsumerConfig::default() };
+    let consumer = crate::Consumer { config, ..world.consumer() };
+    let plot = |event: &Event, nth: u32| match (event.aggregate.as_str(), nth) {
+        ("slow", 1..=3) => Plot::SlowStatement,
+        ("stalled", 1..=2) => Plot::Stall,
+        _ => Plot::Apply,
+    };
+    world.subscribe_at(consumer, Steps::default(), plot);
+    for (aggregate, stalls) in [("slow", 3), ("stalled", 2)] {
+        for _ in 0..stalls {
+            let refused = world.bus.publish(&event(aggregate, 1)).await;
+            assert!(matches!(refused, Err(BusError::Consumer { consumer: "effects", .. })), "{refused:?}");
+        }
+        world.bus.publish(&event(aggregate, 1)).await.unwrap();
+        assert_eq!(world.applied(aggregate).await, [1]);
+    }
+    assert_eq!(world.dead_letters().await, []);
+}
+
+#[tokio::test]
 async fn a_replay_applies_a_dead_letter_once() {
     on_every_bus(|world| async move {
         let mended = Arc::new(AtomicBool::new(false));
