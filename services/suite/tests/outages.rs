@@ -108,7 +108,7 @@ async fn killed_replicas_lose_and_double_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_nats_is_noticed_by_nobody_and_has_every_event_in_the_end() {
     let cluster = Cluster::start().await;
-    let audience = Audience::of(&cluster).await;
+    let audience = Audience::of(&cluster, "test.audience").await;
     let load = load(&cluster).await;
     cluster.nats.stop();
     let before = load.acknowledged();
@@ -127,12 +127,15 @@ async fn a_stopped_nats_is_noticed_by_nobody_and_has_every_event_in_the_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wiped_nats_is_filled_again() {
     let cluster = Cluster::start().await;
+    let witness = Audience::of(&cluster, "test.witness").await;
     let load = load(&cluster).await;
     cluster.nats.wipe().await;
     let bought = recovered(load, &cluster).await;
     assert!(bought.refusals.is_empty(), "{:?}", bought.refusals[0]);
+    // A consumer whose place on the bus was lost too.
+    witness.has_heard_everything(&cluster).await;
     // It comes after everything, and hears what was published before the loss from the outbox alone.
-    Audience::of(&cluster).await.has_heard_everything(&cluster).await;
+    Audience::of(&cluster, "test.audience").await.has_heard_everything(&cluster).await;
     cluster.stop().await;
 }
 
@@ -146,21 +149,28 @@ struct Remember;
 
 impl Handler for Remember {
     async fn handle(&self, tx: &mut Tx, event: &Event) -> Result<(), HandlerError> {
-        sql("INSERT INTO heard (event_id) VALUES ($1)").bind(event.id).execute(tx).await?;
+        sql("INSERT INTO heard (place, event_id, aggregate, version) SELECT COUNT(*) + 1, $1, $2, $3 FROM heard")
+            .bind(event.id)
+            .bind(&event.aggregate)
+            .bind(event.version)
+            .execute(tx)
+            .await?;
         Ok(())
     }
 }
 
 impl Audience {
-    async fn of(cluster: &Cluster) -> Self {
+    async fn of(cluster: &Cluster, name: &'static str) -> Self {
         let kernel = Kernel::new(Clock::system());
         let memory = sqlite().await;
         memory.migrate(&[&souk_db::MIGRATIONS, &souk_events::MIGRATIONS]).await.unwrap();
         let mut tx = memory.write().await.unwrap();
-        sql("CREATE TABLE heard (event_id BLOB NOT NULL PRIMARY KEY)").execute(&mut tx).await.unwrap();
+        let table = "CREATE TABLE heard (place INTEGER NOT NULL PRIMARY KEY, event_id BLOB NOT NULL UNIQUE, aggregate TEXT NOT NULL,
+             version INTEGER NOT NULL)";
+        sql(table).execute(&mut tx).await.unwrap();
         tx.commit().await.unwrap();
         let consumer = Consumer {
-            name: "test.audience",
+            name,
             subjects: &["souk.order.order.>"],
             db: memory.clone(),
             kernel: kernel.clone(),
@@ -171,11 +181,20 @@ impl Audience {
         Self { kernel, memory }
     }
 
-    /// What is in the outbox, and each of it once.
+    /// What is in the outbox, each of it once, and the events of an order in the order of its versions.
     async fn has_heard_everything(self, cluster: &Cluster) {
-        let told = number(&cluster.order.database().await, "SELECT COUNT(*) FROM outbox").await;
+        let order = cluster.order.database().await;
+        let told = number(&order, "SELECT COUNT(*) FROM outbox").await;
         eventually("every event has come", async || number(&self.memory, "SELECT COUNT(*) FROM heard").await == told)
             .await;
         assert!(self.kernel.tasks.stop(PATIENCE).await);
+        let mut tx = order.read().await.unwrap();
+        let text = "SELECT aggregate, version FROM outbox ORDER BY aggregate, version";
+        let told: Vec<(String, i64)> = sql(text).fetch_all(&mut tx).await.unwrap();
+        let mut tx = self.memory.read().await.unwrap();
+        let heard: Vec<(String, i64)> =
+            sql("SELECT aggregate, version FROM heard ORDER BY aggregate, place").fetch_all(&mut tx).await.unwrap();
+        assert!(told.iter().any(|(_, version)| *version > 1), "no order has changed");
+        assert!(heard == told, "out of order: {:?}", heard.iter().zip(&told).find(|(heard, told)| heard != told));
     }
 }
