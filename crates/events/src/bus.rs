@@ -46,6 +46,9 @@ pub enum BusError {
     /// The bus does not take this event, because of what it is.
     #[error("the bus refuses the event")]
     Refused(#[source] Box<dyn StdError + Send + Sync>),
+    /// The settings name no bus.
+    #[error("bus.url must be set: nats://host:port, or memory: for a process whose events nobody else is to hear")]
+    Unnamed,
     /// The settings do not lead to a bus.
     #[error("the bus cannot be set up")]
     Settings(#[source] Box<dyn StdError + Send + Sync>),
@@ -59,7 +62,7 @@ impl BusError {
     pub(crate) fn concerns_all(&self) -> bool {
         match self {
             Self::Unavailable(_) | Self::Moved => true,
-            Self::Consumer { .. } | Self::Refused(_) | Self::Settings(_) | Self::Pattern(_) => false,
+            Self::Consumer { .. } | Self::Refused(_) | Self::Unnamed | Self::Settings(_) | Self::Pattern(_) => false,
         }
     }
 }
@@ -90,8 +93,11 @@ impl Bus {
     ///
     /// # Errors
     ///
-    /// If files that the settings name cannot be used.
+    /// If the settings name no bus, or files that cannot be used.
     pub async fn connect(kernel: &Kernel, config: &BusConfig) -> Result<Self, BusError> {
+        if config.url.is_empty() {
+            return Err(BusError::Unnamed);
+        }
         if config.is_memory() {
             return Ok(Self::memory_closed());
         }

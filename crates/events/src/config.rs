@@ -11,7 +11,8 @@ use souk_runtime::config::{MS_MAX, check_bounds};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct BusConfig {
-    /// memory: (within this process), or nats://host:port with further servers after commas; tls:// instead of nats:// demands TLS.
+    /// memory: (within this process), or nats://host:port with further servers after commas; tls:// instead of nats:// demands TLS. One service
+    /// in a process of its own does not start without it: in memory nobody would hear it.
     pub url: String,
     /// The user that NATS knows us as; empty: none.
     pub user: String,
@@ -119,6 +120,11 @@ impl BusConfig {
         Self { url: url.into(), ..Self::default() }
     }
 
+    /// None is named yet. For the processes of one service: a bus within one of them leads nowhere, and they must be told to have it.
+    pub fn unnamed() -> Self {
+        Self::at("")
+    }
+
     /// It is the bus within this process.
     pub fn is_memory(&self) -> bool {
         self.url == MEMORY
@@ -163,7 +169,7 @@ impl BusConfig {
             |server: &String| known.iter().any(|scheme| server.len() > scheme.len() && server.starts_with(scheme));
         if self.url.contains('@') {
             problems.push(format!("{at}.url must be without credentials: they have settings of their own"));
-        } else if !self.is_memory() && !self.servers().iter().all(is_server) {
+        } else if !self.url.is_empty() && !self.is_memory() && !self.servers().iter().all(is_server) {
             problems.push(format!("{at}.url must be memory: or nats://host:port"));
         }
     }
@@ -241,5 +247,12 @@ mod tests {
         assert_eq!(BusConfig::at("nats://a:4222").servers(), ["nats://a:4222"]);
         assert_eq!(BusConfig::at("tls://a:1, b:2,nats://c").servers(), ["tls://a:1", "tls://b:2", "nats://c"]);
         assert!(BusConfig::default().is_memory());
+    }
+
+    #[tokio::test]
+    async fn a_bus_that_is_not_named_is_asked_for() {
+        let kernel = souk_runtime::Kernel::new(souk_runtime::Clock::system());
+        let refused = crate::Bus::connect(&kernel, &BusConfig::unnamed()).await.unwrap_err();
+        assert!(refused.to_string().starts_with("bus.url must be set: "), "{refused}");
     }
 }

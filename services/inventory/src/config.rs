@@ -102,7 +102,7 @@ impl Config {
 }
 
 /// What the binary of this service alone is configured with.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Process {
     /// What every process has.
@@ -111,6 +111,12 @@ pub struct Process {
     pub bus: BusConfig,
     /// The service.
     pub inventory: Config,
+}
+
+impl Default for Process {
+    fn default() -> Self {
+        Self { process: ProcessConfig::default(), bus: BusConfig::unnamed(), inventory: Config::default() }
+    }
 }
 
 impl souk_runtime::config::Config for Process {

@@ -225,7 +225,7 @@ impl Config {
 }
 
 /// What the binary of this service alone is configured with.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Process {
     /// What every process has.
@@ -234,6 +234,12 @@ pub struct Process {
     pub bus: BusConfig,
     /// The service.
     pub order: Config,
+}
+
+impl Default for Process {
+    fn default() -> Self {
+        Self { process: ProcessConfig::default(), bus: BusConfig::unnamed(), order: Config::default() }
+    }
 }
 
 impl souk_runtime::config::Config for Process {

@@ -38,7 +38,7 @@ struct Serving {
 impl Serving {
     fn start(folder: &Path, args: &[&str]) -> Self {
         let ports = ["--process.admin.listen", "127.0.0.1:0", "--order.server.listen", "127.0.0.1:0"];
-        let args: Vec<&str> = args.iter().chain(&ports).copied().collect();
+        let args: Vec<&str> = args.iter().chain(&ports).chain(&["--bus.url", "memory:"]).copied().collect();
         let mut child = command(folder, &args).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
         let mut listens = |who: &str| {
@@ -92,6 +92,13 @@ fn migrating_makes_the_database_and_ends_and_again_changes_nothing() {
     let soon = ["--order.database.connect_timeout_ms", "100"];
     let (code, _, error) = run(folder.path(), &[&["migrate"][..], &nowhere, &soon].concat());
     assert!(code == 1 && error.contains("error: the orders' database"), "{error}");
+}
+
+#[test]
+fn it_does_not_serve_before_it_is_told_which_bus() {
+    let folder = TempDir::with_prefix("souk-").unwrap();
+    let (code, _, error) = run(folder.path(), &["serve"]);
+    assert!(code == 1 && error.contains("bus.url must be set: nats://host:port, or memory:"), "{code} {error}");
 }
 
 #[test]

@@ -206,7 +206,7 @@ impl Default for Limits {
 }
 
 /// The settings of the user service as a process of its own.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Process {
     /// The process.
@@ -215,6 +215,12 @@ pub struct Process {
     pub bus: BusConfig,
     /// The service.
     pub user: Config,
+}
+
+impl Default for Process {
+    fn default() -> Self {
+        Self { process: ProcessConfig::default(), bus: BusConfig::unnamed(), user: Config::default() }
+    }
 }
 
 impl souk_runtime::config::Config for Process {
