@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use sqlx::migrate::{AppliedMigration, Migrate, MigrateError, Migration, Migrator};
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, PgConnection, SqliteConnection};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
@@ -45,6 +45,33 @@ impl Db {
             Pools::Postgres(server) => migrate_postgres(server, sets).await,
         }
     }
+}
+
+impl Db {
+    /// Whether the tables of `sets` are as this process needs them, or newer. Changes nothing.
+    pub async fn is_migrated(&self, sets: &[&MigrationSet]) -> Result<bool, Error> {
+        match &self.pools {
+            Pools::Sqlite { writer, .. } => is_current_sqlite(&mut *writer.acquire().await?, sets).await,
+            Pools::Postgres(server) => {
+                let mut connection =
+                    server.connect(Duration::from_millis(server.config().statement_timeout_ms)).await?;
+                let current = is_current(&mut connection, sets).await?;
+                connection.close().await?;
+                Ok(current)
+            }
+        }
+    }
+}
+
+async fn is_current_sqlite(connection: &mut SqliteConnection, sets: &[&MigrationSet]) -> Result<bool, Error> {
+    for set in sets {
+        let text = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = $1)";
+        let (exists,): (bool,) = sqlx::query_as(text).bind(history(set.name)).fetch_one(&mut *connection).await?;
+        if !exists || !has_all(connection, set.name, set.sqlite).await? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn with_history(name: &str, migrator: &Migrator) -> Migrator {
@@ -87,28 +114,33 @@ async fn is_current(connection: &mut PgConnection, sets: &[&MigrationSet]) -> Re
         let table = history(set.name);
         let (exists,): (bool,) =
             sqlx::query_as("SELECT to_regclass($1) IS NOT NULL").bind(&table).fetch_one(&mut *connection).await?;
-        if !exists {
+        if !exists || !has_all(connection, set.name, set.postgres).await? {
             return Ok(false);
         }
-        let applied: HashMap<i64, AppliedMigration> = connection
-            .list_applied_migrations(&table)
-            .await?
-            .into_iter()
-            .map(|migration| (migration.version, migration))
-            .collect();
-        for migration in set.postgres.iter() {
-            match applied.get(&migration.version) {
-                None => return Ok(false),
-                Some(applied) if applied.checksum != migration.checksum => {
-                    return Err(MigrateError::VersionMismatch(migration.version).into());
-                }
-                Some(_) => {}
+    }
+    Ok(true)
+}
+
+/// Whether every migration is in the history of its owner.
+async fn has_all(connection: &mut impl Migrate, owner: &str, migrator: &Migrator) -> Result<bool, Error> {
+    let applied: HashMap<i64, AppliedMigration> = connection
+        .list_applied_migrations(&history(owner))
+        .await?
+        .into_iter()
+        .map(|migration| (migration.version, migration))
+        .collect();
+    for migration in migrator.iter() {
+        match applied.get(&migration.version) {
+            None => return Ok(false),
+            Some(applied) if applied.checksum != migration.checksum => {
+                return Err(MigrateError::VersionMismatch(migration.version).into());
             }
+            Some(_) => {}
         }
-        let newer = applied.keys().filter(|version| !set.postgres.version_exists(**version)).count();
-        if newer > 0 {
-            info!(owner = set.name, newer, "schema is newer than this process");
-        }
+    }
+    let newer = applied.keys().filter(|version| !migrator.version_exists(**version)).count();
+    if newer > 0 {
+        info!(owner, newer, "schema is newer than this process");
     }
     Ok(true)
 }

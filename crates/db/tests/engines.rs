@@ -188,6 +188,24 @@ async fn both_engines_have_the_same_schema() {
 }
 
 #[tokio::test]
+async fn whether_tables_are_up_to_date_is_told_and_nothing_is_changed() {
+    on_both(&[], |db| async move {
+        for _ in 0..2 {
+            assert!(!db.is_migrated(&[&MIGRATIONS]).await.unwrap());
+        }
+        db.migrate(&[&MIGRATIONS]).await.unwrap();
+        assert!(db.is_migrated(&[&MIGRATIONS]).await.unwrap());
+        // As a database that an older process has made.
+        let mut tx = db.write().await.unwrap();
+        let last = "DELETE FROM _migrations_db WHERE version = (SELECT MAX(version) FROM _migrations_db)";
+        assert_eq!(sql(last).execute(&mut tx).await.unwrap(), 1);
+        tx.commit().await.unwrap();
+        assert!(!db.is_migrated(&[&MIGRATIONS]).await.unwrap());
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn several_processes_may_migrate_at_once() {
     let database = postgres().await;
     let mut tasks = tokio::task::JoinSet::new();

@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::future::Future;
-use std::io::Write as _;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -10,14 +9,15 @@ use chrono::{DateTime, Utc};
 use clap::{Arg, ArgMatches, Command};
 use futures::FutureExt;
 use souk_db::Db;
-use souk_runtime::Subcommand;
+use souk_runtime::{Subcommand, say};
 use uuid::Uuid;
 
 use crate::consumer::Subscription;
 use crate::dead_letters::{self, After, DeadLetter};
+use crate::event::Event;
 use crate::outbox;
 
-/// The database of a service, migrated, and its consumers.
+/// The database of a service, as its version needs it, and its consumers.
 pub type Opened = (Db, Vec<Arc<Subscription>>);
 
 const FROM: &str = "from";
@@ -94,13 +94,8 @@ async fn list(db: &Db, consumer: Option<&str>) -> anyhow::Result<()> {
         after = Some(After::from(last));
         for letter in &page {
             let DeadLetter { consumer, event, error, parked_at, .. } = letter;
-            say(&format!(
-                "{consumer} {} {} {} {} {error}",
-                event.id,
-                parked_at.to_rfc3339(),
-                event.kind,
-                event.aggregate
-            ))?;
+            let (parked_at, Event { id, kind, aggregate, .. }) = (parked_at.to_rfc3339(), event);
+            say(&printable(&format!("{consumer} {id} {parked_at} {kind} {aggregate} {error}")))?;
         }
     }
 }
@@ -126,7 +121,7 @@ async fn show(db: &Db, matches: &ArgMatches) -> anyhow::Result<()> {
         ("replayed", replayed),
         ("data", hexadecimal(&letter.event.data)),
     ];
-    rows.iter().try_for_each(|(name, value)| say(&format!("{name}: {value}")))
+    rows.iter().try_for_each(|(name, value)| say(&printable(&format!("{name}: {value}"))))
 }
 
 async fn replay(consumers: &[Arc<Subscription>], matches: &ArgMatches) -> anyhow::Result<()> {
@@ -149,6 +144,30 @@ fn hexadecimal(bytes: &[u8]) -> String {
     })
 }
 
-fn say(line: &str) -> anyhow::Result<()> {
-    Ok(writeln!(std::io::stdout().lock(), "{line}")?)
+/// On one line, and nothing that a terminal takes for a command: what an error says may be another's text.
+fn printable(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut printable, char| {
+        if char.is_control() || is_invisible(char) {
+            printable.extend(char.escape_default());
+        } else {
+            printable.push(char);
+        }
+        printable
+    })
+}
+
+/// Ends a line, or turns what follows around.
+fn is_invisible(char: char) -> bool {
+    matches!(char, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_stays_on_its_line_and_commands_no_terminal() {
+        let text = "a\nb\r\u{1b}[2J\u{9b}1m\u{202e} Käse \"x\" \\";
+        assert_eq!(printable(text), "a\\nb\\r\\u{1b}[2J\\u{9b}1m\\u{202e} Käse \"x\" \\");
+    }
 }

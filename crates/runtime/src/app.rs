@@ -230,7 +230,8 @@ fn on_small_runtime(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::R
     result
 }
 
-fn say(text: &str) -> anyhow::Result<()> {
+/// A line for whoever called, on standard output.
+pub fn say(text: &str) -> anyhow::Result<()> {
     match writeln!(std::io::stdout(), "{text}") {
         // A reader that has gone away has seen enough.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),

@@ -24,7 +24,7 @@ pub mod telemetry;
 pub mod tls;
 pub mod trace;
 
-pub use app::{App, Settings, Subcommand};
+pub use app::{App, Settings, Subcommand, say};
 pub use calls::{Call, Calls, Entered, InFlight};
 pub use clock::Clock;
 pub use failpoint::failpoint;

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use souk_db::{Db, GroupCommit, InFlight};
+use souk_db::{Db, GroupCommit, InFlight, MigrationSet};
 use souk_events::{Bus, DeadLetterGrpc, Relay, Subscription};
 use souk_interceptors::client::{Channel, IssuedToken, ServiceToken};
 use souk_interceptors::token::{KeySource, PublicKey, Verifier};
@@ -96,20 +96,36 @@ pub async fn migrate(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whose tables the database has.
+static TABLES: [&MigrationSet; 3] = [&souk_db::MIGRATIONS, &souk_events::MIGRATIONS, &store::MIGRATIONS];
+
 /// The database, migrated.
 async fn database(config: &Config, metrics: &Metrics) -> anyhow::Result<Db> {
-    let db = Db::open_measured(&config.database, "order", metrics)
-        .await
-        .with_context(|| format!("the orders' database {:?} cannot be opened", config.database.url))?;
-    db.migrate(&[&souk_db::MIGRATIONS, &souk_events::MIGRATIONS, &store::MIGRATIONS])
-        .await
-        .context("the orders' database cannot be migrated")?;
+    let db = connect(config, metrics).await?;
+    db.migrate(&TABLES).await.context("the orders' database cannot be migrated")?;
     Ok(db)
+}
+
+/// The database, if it is migrated: who only looks changes no tables.
+async fn migrated_database(config: &Config) -> anyhow::Result<Db> {
+    let db = connect(config, &Metrics::default()).await?;
+    let is_migrated = db.is_migrated(&TABLES).await.context("the orders' database cannot be read")?;
+    anyhow::ensure!(
+        is_migrated,
+        "the orders' database is not migrated to this version: `migrate` does it, and so does `serve`"
+    );
+    Ok(db)
+}
+
+async fn connect(config: &Config, metrics: &Metrics) -> anyhow::Result<Db> {
+    Db::open_measured(&config.database, "order", metrics)
+        .await
+        .with_context(|| format!("the orders' database {:?} cannot be opened", config.database.url))
 }
 
 /// The database and the consumers, for what an operator does beside the service: the consumers take no events, and can replay.
 pub async fn for_operators(config: &Config) -> anyhow::Result<(Db, Vec<Arc<Subscription>>)> {
-    let db = database(config, &Metrics::default()).await?;
+    let db = migrated_database(config).await?;
     let consumers = consumers::start(&Kernel::new(Clock::system()), config, &db, &Arc::default(), &Bus::memory())?;
     Ok((db, consumers))
 }

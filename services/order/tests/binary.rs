@@ -102,6 +102,29 @@ fn it_does_not_serve_before_it_is_told_which_bus() {
 }
 
 #[test]
+fn an_operator_who_lists_changes_no_tables() {
+    let folder = TempDir::with_prefix("souk-").unwrap();
+    for command in [&["dead-letters", "list"][..], &["events", "republish"]] {
+        let (code, _, error) = run(folder.path(), command);
+        assert!(code == 1 && error.contains("the orders' database is not migrated"), "{code} {error}");
+    }
+    assert_eq!(run(folder.path(), &["migrate"]).0, 0);
+    assert_eq!(run(folder.path(), &["dead-letters", "list"]), (0, String::new(), String::new()));
+    assert_eq!(run(folder.path(), &["events", "republish"]).1, "they will be published again\n");
+}
+
+/// As under `| head`.
+#[test]
+fn a_reader_who_has_seen_enough_is_no_error() {
+    let folder = TempDir::with_prefix("souk-").unwrap();
+    assert_eq!(run(folder.path(), &["migrate"]).0, 0);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let said = command(folder.path(), &["events", "republish"]).stdout(writer).output().unwrap();
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+}
+
+#[test]
 fn a_secret_comes_from_a_file_and_is_not_shown() {
     let folder = TempDir::with_prefix("souk-").unwrap();
     let (code, config, _) = run(folder.path(), &["serve", "--print-config"]);

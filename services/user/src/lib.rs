@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use souk_db::{Db, InFlight};
+use souk_db::{Db, InFlight, MigrationSet};
 use souk_events::{Bus, Relay, Subscription};
 use souk_interceptors::server;
 use souk_interceptors::token::Verifier;
@@ -117,18 +117,34 @@ pub async fn migrate(config: &Config) -> anyhow::Result<()> {
 
 /// The database, for what an operator does beside the service. It has no consumers.
 pub async fn for_operators(config: &Config) -> anyhow::Result<(Db, Vec<Arc<Subscription>>)> {
-    Ok((database(config, &Metrics::default()).await?, Vec::new()))
+    Ok((migrated_database(config).await?, Vec::new()))
 }
+
+/// Whose tables the database has.
+static TABLES: [&MigrationSet; 3] = [&souk_db::MIGRATIONS, &souk_events::MIGRATIONS, &store::MIGRATIONS];
 
 /// The database, migrated.
 async fn database(config: &Config, metrics: &Metrics) -> anyhow::Result<Db> {
-    let db = Db::open_measured(&config.database, "user", metrics)
-        .await
-        .with_context(|| format!("the user service's database {:?} cannot be opened", config.database.url))?;
-    db.migrate(&[&souk_db::MIGRATIONS, &souk_events::MIGRATIONS, &store::MIGRATIONS])
-        .await
-        .context("the user service's database cannot be migrated")?;
+    let db = connect(config, metrics).await?;
+    db.migrate(&TABLES).await.context("the user service's database cannot be migrated")?;
     Ok(db)
+}
+
+/// The database, if it is migrated: who only looks changes no tables.
+async fn migrated_database(config: &Config) -> anyhow::Result<Db> {
+    let db = connect(config, &Metrics::default()).await?;
+    let is_migrated = db.is_migrated(&TABLES).await.context("the user service's database cannot be read")?;
+    anyhow::ensure!(
+        is_migrated,
+        "the user service's database is not migrated to this version: `migrate` does it, and so does `serve`"
+    );
+    Ok(db)
+}
+
+async fn connect(config: &Config, metrics: &Metrics) -> anyhow::Result<Db> {
+    Db::open_measured(&config.database, "user", metrics)
+        .await
+        .with_context(|| format!("the user service's database {:?} cannot be opened", config.database.url))
 }
 
 /// Opens the database and starts everything but the server: for [`start`], and for tests of operations.
