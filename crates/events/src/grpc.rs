@@ -1,11 +1,11 @@
 //! `souk.event.v1.DeadLetterService` over the consumers of one service: any service that has some can add it to its routes.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use chrono::DateTime;
-use souk_db::{Db, Kind};
+use souk_db::Db;
 use souk_interceptors::accept;
+use souk_interceptors::context::database;
 use souk_proto_common::time::timestamp;
 use souk_proto_common::validation::{page_size, text, uuid};
 use souk_proto_common::{Answer, Check, Failure, FieldError, IdempotencyKey, InvalidRequest, PageToken, Reason};
@@ -13,14 +13,13 @@ use souk_proto_event::v1 as pb;
 use souk_proto_event::v1::dead_letter_service_server::DeadLetterService;
 use souk_runtime::story;
 use tonic::{Code, Request, Response, Status};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::consumer::{ReplayError, Subscription};
 use crate::dead_letters::{self, After, DeadLetter};
 
 const CONSUMER_CHARS_MAX: usize = 100;
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// See the module. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -205,24 +204,5 @@ fn failed(which: &Which, error: &ReplayError) -> Failure {
             Failure::new(Code::FailedPrecondition, Reason::ReplayFailed, "the consumer has failed at the event again")
         }
         ReplayError::Db(error) => database(error),
-    }
-}
-
-fn database(error: &souk_db::Error) -> Failure {
-    match error.kind() {
-        Kind::Unavailable | Kind::Timeout => {
-            warn!(error = story(error), "database does not answer");
-            Failure::unavailable(Reason::DbUnavailable, "the database does not answer", RETRY_AFTER)
-        }
-        Kind::Conflict | Kind::Locked => {
-            let message = "concurrent changes were in the way; try again";
-            Failure::new(Code::Aborted, Reason::SerializationConflict, message).retry_after(RETRY_AFTER)
-        }
-        Kind::Bug => {
-            error!(error = story(error), "a statement failed");
-            Failure::internal(
-                souk_interceptors::context::current().map(|context| context.call_id.to_string()).unwrap_or_default(),
-            )
-        }
     }
 }

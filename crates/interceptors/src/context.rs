@@ -4,10 +4,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
-use souk_proto_common::{Failure, Method, Shape};
+use souk_db::Kind;
+use souk_proto_common::{Failure, Method, Reason, Shape};
 pub use souk_runtime::TraceContext;
 use souk_runtime::{deadline, story, trace};
 use tokio::time::Instant;
+use tonic::Code;
 use tracing::Span;
 use uuid::Uuid;
 
@@ -87,6 +89,24 @@ pub fn bug(what: &'static str, error: &(dyn std::error::Error + 'static)) -> Fai
     let call_id = current().map(|context| context.call_id.to_string()).unwrap_or_default();
     tracing::error!(error = story(error), %call_id, what, "bug");
     Failure::internal(call_id)
+}
+
+/// When to come again after a failure of the database, which passes by itself.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// A failure of the database met in the call that is being served: logged here and nowhere else, and what the caller is told of it.
+pub fn database(error: &souk_db::Error) -> Failure {
+    match error.kind() {
+        Kind::Unavailable | Kind::Timeout => {
+            tracing::warn!(error = story(error), "database does not answer");
+            Failure::unavailable(Reason::DbUnavailable, "the database does not answer", RETRY_AFTER)
+        }
+        Kind::Conflict | Kind::Locked => {
+            let message = "concurrent changes were in the way; try again";
+            Failure::new(Code::Aborted, Reason::SerializationConflict, message).retry_after(RETRY_AFTER)
+        }
+        Kind::Bug => bug("a statement failed", error),
+    }
 }
 
 /// Runs `future` as part of the call, at its position in the trace, and under its deadline.

@@ -4,10 +4,9 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use souk_db::{GroupError, Kind};
-use souk_interceptors::context::bug;
+use souk_interceptors::context::{bug, database};
 use souk_proto_common::v1::Reason;
 use souk_proto_common::{Failure, FieldError, InvalidRequest};
-use souk_runtime::story;
 use tonic::{Code, Status};
 use tonic_types::PreconditionViolation;
 
@@ -198,18 +197,4 @@ fn etag_mismatch(sku: &Sku, current: Etag) -> Failure {
 fn key_reused(field: &str) -> Failure {
     let message = format!("{field} was used before for something else");
     Failure::new(Code::FailedPrecondition, Reason::IdempotencyKeyReused, message).metadata("field", field)
-}
-
-fn database(error: &souk_db::Error) -> Failure {
-    match error.kind() {
-        Kind::Unavailable | Kind::Timeout => {
-            tracing::warn!(error = story(error), "database does not answer");
-            Failure::unavailable(Reason::DbUnavailable, "the database does not answer", RETRY_AFTER)
-        }
-        Kind::Conflict | Kind::Locked => {
-            let message = "concurrent changes were in the way; try again";
-            Failure::new(Code::Aborted, Reason::SerializationConflict, message).retry_after(RETRY_AFTER)
-        }
-        Kind::Bug => bug("a statement failed", error),
-    }
 }

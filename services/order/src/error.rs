@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use souk_db::Kind;
-use souk_interceptors::context::bug;
+use souk_interceptors::context::{self, bug};
 use souk_proto_common::v1::Reason;
 use souk_proto_common::{Failure, InvalidRequest, Money};
-use souk_runtime::story;
 use tonic::{Code, Status};
 use tonic_types::PreconditionViolation;
 
@@ -194,16 +193,9 @@ fn illegal_step(step: IllegalStep) -> Failure {
 
 fn database(error: &souk_db::Error) -> Failure {
     match error.kind() {
-        Kind::Unavailable | Kind::Timeout => {
-            tracing::warn!(error = story(error), "database does not answer");
-            Failure::unavailable(Reason::DbUnavailable, "the database does not answer", RETRY_AFTER)
-        }
         // What placing and cancelling lock is of one order: whoever has it for so long is at the same, in another replica.
         Kind::Locked => in_progress(),
-        Kind::Conflict => {
-            let message = "concurrent changes were in the way; try again";
-            Failure::new(Code::Aborted, Reason::SerializationConflict, message).retry_after(RETRY_SOON)
-        }
-        Kind::Bug => bug("a statement failed", error),
+        Kind::Conflict => context::database(error).retry_after(RETRY_SOON),
+        Kind::Unavailable | Kind::Timeout | Kind::Bug => context::database(error),
     }
 }

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use souk_db::Kind;
-use souk_interceptors::context::bug;
+use souk_interceptors::context::{bug, database};
 use souk_proto_common::Failure;
 use souk_proto_common::v1::Reason;
-use souk_runtime::story;
 use tonic::{Code, Status};
 use uuid::Uuid;
 
@@ -150,18 +149,4 @@ fn unauthenticated(reason: Reason, message: &str) -> Failure {
 
 fn precondition(reason: Reason, message: &str) -> Failure {
     Failure::new(Code::FailedPrecondition, reason, message)
-}
-
-fn database(error: &souk_db::Error) -> Failure {
-    match error.kind() {
-        Kind::Unavailable | Kind::Timeout => {
-            tracing::warn!(error = story(error), "database does not answer");
-            Failure::unavailable(Reason::DbUnavailable, "the database does not answer", RETRY_AFTER)
-        }
-        Kind::Conflict | Kind::Locked => {
-            let message = "concurrent changes were in the way; try again";
-            Failure::new(Code::Aborted, Reason::SerializationConflict, message).retry_after(RETRY_AFTER)
-        }
-        Kind::Bug => bug("a statement failed", error),
-    }
 }
