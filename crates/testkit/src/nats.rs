@@ -60,6 +60,15 @@ impl Nats {
         }
     }
 
+    /// Lets it end in order: what it knows of consumers is on the disk, which it otherwise is a while later.
+    fn end(&self) {
+        if let Some(mut child) = self.lock().take() {
+            let told = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+            assert!(told.is_ok_and(|told| told.success()), "a child can be told to end");
+            child.wait().expect("a child ends");
+        }
+    }
+
     /// Starts it again, on the same port and what is in its folder.
     pub async fn start(&self) {
         assert!(self.lock().is_none(), "it runs");
@@ -90,10 +99,10 @@ impl Nats {
         self.start().await;
     }
 
-    /// Kills it and starts it with the events that it had then. What consumers have seen it knows as of now: a loss of power may take the end
-    /// of a stream and leave the rest.
+    /// Starts it anew with the events that it had then. What consumers have seen it knows as of now: a loss of power may take the end of a
+    /// stream and leave the rest.
     pub async fn lose_events_since(&self, saved: &TempDir) {
-        self.stop();
+        self.end();
         let streams = Path::new("jetstream/$G/streams");
         for stream in fs::read_dir(self.store().join(streams)).expect("the store can be read") {
             let events = streams.join(stream.expect("the store can be read").file_name()).join("msgs");
