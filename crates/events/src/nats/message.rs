@@ -58,6 +58,9 @@ pub(super) fn outbound(event: &Event, stream: &str) -> PublishMessage {
 pub(super) fn event(message: &async_nats::Message) -> Result<Event, Foreign> {
     let headers = message.headers.as_ref().ok_or(Foreign(ID))?;
     let text = |name: &'static str| decoded(headers, name).ok_or(Foreign(name));
+    if message.subject.contains('\0') {
+        return Err(Foreign("subject"));
+    }
     let time = DateTime::parse_from_rfc3339(&text(TIME)?).map_err(|_| Foreign(TIME))?;
     Ok(Event {
         id: Uuid::parse_str(&text(ID)?).map_err(|_| Foreign(ID))?,
@@ -77,8 +80,9 @@ fn encoded(text: &str) -> String {
 }
 
 fn decoded(headers: &HeaderMap, name: &'static str) -> Option<String> {
-    let value = headers.get(name)?.as_str();
-    percent_decode_str(value).decode_utf8().ok().map(std::borrow::Cow::into_owned)
+    let value = percent_decode_str(headers.get(name)?.as_str()).decode_utf8().ok()?;
+    // PostgreSQL has no text with it: not even a dead letter could be made of the event.
+    if value.contains('\0') { None } else { Some(value.into_owned()) }
 }
 
 #[cfg(test)]
@@ -139,6 +143,14 @@ mod tests {
         let mut message = sent(&sample());
         message.headers.as_mut().unwrap().insert(SEQUENCE, "many");
         assert_eq!(event(&message), Err(Foreign(SEQUENCE)));
+        for bad in ["a\0b", "a%00b", "%ff"] {
+            let mut message = sent(&sample());
+            message.headers.as_mut().unwrap().insert(TYPE, bad);
+            assert_eq!(event(&message), Err(Foreign(TYPE)), "{bad:?}");
+        }
+        let mut message = sent(&sample());
+        message.subject = "souk.a\0b".into();
+        assert_eq!(event(&message), Err(Foreign("subject")));
         message.headers = None;
         assert_eq!(event(&message), Err(Foreign(ID)));
     }

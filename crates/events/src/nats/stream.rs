@@ -37,7 +37,7 @@ pub(super) async fn ensure(
     for _ in 0..LOOKS_MAX {
         if let Some(mut stream) = find(jetstream).await? {
             remove_consumers_ahead(&mut stream).await?;
-            adapt(jetstream, config, stream.cached_info()).await;
+            adapt(jetstream, config, stream.cached_info()).await?;
             return Ok(place(stream.cached_info(), connection));
         }
         let wanted = wanted(config, Config { name: new_name(config, ids), ..Config::default() });
@@ -117,14 +117,28 @@ fn wanted(config: &StreamConfig, has: Config) -> Config {
     }
 }
 
-/// Brings the stream to the settings. One that cannot be is used as it is: events matter more than how long they are kept.
-async fn adapt(jetstream: &Context, config: &StreamConfig, info: &Info) {
+/// Brings the stream to the settings. One that cannot be is used as it is, for events matter more than how long they are kept; but not if
+/// it drops events that nobody has had: they are better off in the outboxes.
+async fn adapt(jetstream: &Context, config: &StreamConfig, info: &Info) -> Result<(), Failure> {
     let wanted = wanted(config, info.config.clone());
     if wanted == info.config {
-        return;
+        return Ok(());
     }
     match jetstream.update_stream(&wanted).await {
         Ok(_) => info!(stream = wanted.name, "stream brought to the settings"),
+        Err(error) if drops_events(&info.config) => {
+            return Err(format!("stream {} drops events that nobody has had: {}", wanted.name, story(&error)).into());
+        }
         Err(error) => warn!(stream = wanted.name, error = story(&error), "stream keeps other settings"),
     }
+    Ok(())
+}
+
+/// Somebody has made it for something else: it forgets with its server, when it is full, or when one consumer has had an event.
+fn drops_events(config: &Config) -> bool {
+    let is_bounded =
+        [config.max_messages, config.max_messages_per_subject, config.max_bytes].iter().any(|max| *max > 0);
+    config.storage == StorageType::Memory
+        || config.retention != RetentionPolicy::Limits
+        || (config.discard == DiscardPolicy::Old && is_bounded)
 }

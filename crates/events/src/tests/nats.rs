@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream;
-use souk_runtime::State;
+use souk_runtime::{Clock, Kernel, State};
+use souk_testkit::eventually;
 use tokio::task::JoinHandle;
 
 use super::{Plot, World, event, events, on_nats, start};
@@ -148,6 +149,27 @@ async fn a_stream_that_somebody_has_removed_is_made_again_and_refilled() {
         assert_eq!(stream.cached_info().state.messages, 16);
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_stream_that_drops_events_is_not_used() {
+    let nats = souk_testkit::nats().await;
+    let jetstream = jetstream::new(async_nats::connect(nats.url()).await.unwrap());
+    let made_for_something_else = jetstream::stream::Config {
+        name: "OTHER".to_owned(),
+        subjects: vec!["souk.>".to_owned()],
+        storage: jetstream::stream::StorageType::Memory,
+        ..Default::default()
+    };
+    jetstream.create_stream(made_for_something_else).await.unwrap();
+    let kernel = Kernel::new(Clock::system());
+    let bus = Bus::connect(&kernel, &BusConfig::at(nats.url())).await.unwrap();
+    let why = || kernel.readiness.dependencies()["bus"].why.clone().unwrap_or_default();
+    eventually("it is refused", async || why() == "NATS has no stream for us").await;
+    assert!(matches!(&*bus.link().borrow(), Link::Down));
+    jetstream.delete_stream("OTHER").await.unwrap();
+    eventually("there is one of ours", async || matches!(&*bus.link().borrow(), Link::Up(_))).await;
+    kernel.tasks.stop(STEP * 100).await;
 }
 
 #[tokio::test]
