@@ -31,7 +31,7 @@ pub use failpoint::failpoint;
 pub use ids::Ids;
 pub use kernel::Kernel;
 pub use metrics::Metrics;
-pub use process::ProcessConfig;
+pub use process::{ProcessConfig, runtime};
 pub use readiness::{Check, Dependency, Readiness, State};
 pub use secret::Secret;
 pub use story::story;

@@ -152,8 +152,8 @@ async fn end(process: &ProcessConfig, kernel: &Kernel) -> anyhow::Result<()> {
 }
 
 /// tokio's LIFO slot makes every reply of tonic leave by a system call of its own; without it replies leave together, and a core serves
-/// about half as many calls again (docs/decisions/0001-runtime.md).
-fn runtime(worker_threads: usize) -> anyhow::Result<tokio::runtime::Runtime> {
+/// about half as many calls again (docs/decisions/0001-runtime.md). 0 threads: one for each core.
+pub fn runtime(worker_threads: usize) -> anyhow::Result<tokio::runtime::Runtime> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if worker_threads > 0 {
         builder.worker_threads(worker_threads);
