@@ -39,11 +39,13 @@ pub struct ClusterConfig {
     pub settings: Vec<(&'static str, String)>,
     /// On a PostgreSQL of its own, to be stopped: [`Cluster::postgres`].
     pub own_postgres: bool,
+    /// The folder of the services' binaries; none: they lie where the test's own does.
+    pub binaries: Option<PathBuf>,
 }
 
 impl Default for ClusterConfig {
     fn default() -> Self {
-        Self { replicas: [2, 2, 3], settings: Vec::new(), own_postgres: false }
+        Self { replicas: [2, 2, 3], settings: Vec::new(), own_postgres: false, binaries: None }
     }
 }
 
@@ -66,6 +68,7 @@ pub struct Cluster {
 /// A service and its replicas.
 pub struct Service {
     name: &'static str,
+    binary: PathBuf,
     arguments: Vec<String>,
     database: DbConfig,
     replicas: Vec<Replica>,
@@ -107,7 +110,8 @@ impl Cluster {
                 log: folder.path().join(format!("{name}-{number}.log")),
                 child: None,
             });
-            Service { name, arguments: Vec::new(), database, replicas: replicas.collect() }
+            let binary = binary(config.binaries.as_deref(), name);
+            Service { name, binary, arguments: Vec::new(), database, replicas: replicas.collect() }
         };
         let mut user = service(0, "user", 50_051).await;
         let mut order = service(1, "order", 50_052).await;
@@ -245,7 +249,7 @@ impl Service {
     fn spawn(&mut self, replica: usize, failpoint: Option<&str>) -> ChildStdout {
         let (name, at) = (self.name, &mut self.replicas[replica]);
         let log = File::options().create(true).append(true).open(&at.log).expect("a log file can be made");
-        let mut command = Command::new(binary(name));
+        let mut command = Command::new(&self.binary);
         command
             .arg(format!("--{name}.server.listen={}:{}", at.ip, at.port))
             .arg(format!("--process.admin.listen={}:{ADMIN_PORT}", at.ip))
@@ -330,7 +334,12 @@ impl Service {
         self.replicas.iter().map(|replica| SocketAddr::new(replica.ip, replica.port)).collect()
     }
 
-    /// The same, as a setting has it.
+    /// Where the admin servers of the replicas listen.
+    pub fn admins(&self) -> Vec<SocketAddr> {
+        self.replicas.iter().map(Replica::admin).collect()
+    }
+
+    /// The addresses, as a setting has them.
     pub fn urls(&self) -> String {
         format!("{:?}", self.addresses().iter().map(|address| format!("http://{address}")).collect::<Vec<_>>())
     }
@@ -392,11 +401,11 @@ fn loopback(nth: u8, service: u8, replica: usize) -> IpAddr {
     Ipv4Addr::new(127, 1 + high % 254, low, 1 + 12 * (nth % 20) + 4 * service + replica).into()
 }
 
-/// A service's binary lies where that of this test lies: in the folder above.
-fn binary(name: &str) -> PathBuf {
+/// A service's binary. It lies where that of this test lies, in the folder above, if no folder is named.
+fn binary(folder: Option<&Path>, name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own file");
-    let folder = test.parent().and_then(Path::parent).expect("a test lies in a folder");
-    let binary = folder.join(format!("souk-{name}"));
+    let beside = test.parent().and_then(Path::parent).expect("a test lies in a folder");
+    let binary = folder.unwrap_or(beside).join(format!("souk-{name}"));
     assert!(binary.exists(), "souk-{name} is not built: cargo build --workspace");
     binary
 }

@@ -139,7 +139,8 @@ fn answers(port: u16) -> bool {
     TcpStream::connect(("127.0.0.1", port)).is_ok()
 }
 
-fn program(name: &str) -> PathBuf {
+/// A program of PostgreSQL's.
+pub fn program(name: &str) -> PathBuf {
     let debian =
         fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|version| version.path().join("bin"));
     let path = std::env::var_os("PATH").unwrap_or_default();

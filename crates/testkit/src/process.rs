@@ -21,6 +21,7 @@ pub struct Process {
     user: String,
     order: String,
     inventory: String,
+    administrator: Option<(String, String)>,
     commands: Vec<String>,
 }
 
@@ -40,7 +41,14 @@ impl Process {
         let mut child = command.spawn().expect("the binary runs");
         let output = child.stdout.take().expect("its output is a pipe");
         let mut lines = BufReader::new(output).lines().map(|line| line.expect("its output is text"));
-        let line = lines.find(|line| line.starts_with("Souk listens")).expect("it starts");
+        let mut administrator = None;
+        let line = loop {
+            let line = lines.next().expect("it starts");
+            if line.starts_with("Souk listens") {
+                break line;
+            }
+            administrator = administrator.or_else(|| first_login(&line));
+        };
         let commands = lines.by_ref().filter(|line| line.starts_with("  ")).take(COMMANDS).collect();
         // Somebody must read the rest: a process that cannot show the first password does not start.
         std::thread::spawn(move || lines.for_each(drop));
@@ -48,7 +56,23 @@ impl Process {
             let (_, rest) = line.split_once(&format!("{service} ")).expect("it says where it listens");
             rest.split([',', ' ']).next().unwrap_or_default().to_owned()
         };
-        Self { user: address("user"), order: address("order"), inventory: address("inventory"), commands, child }
+        let [user, order, inventory] = ["user", "order", "inventory"].map(address);
+        Self { child, user, order, inventory, administrator, commands }
+    }
+
+    /// Address and password of the administrator, if this start has made one.
+    pub fn administrator(&self) -> Option<(&str, &str)> {
+        self.administrator.as_ref().map(|(email, password)| (email.as_str(), password.as_str()))
+    }
+
+    /// Its number on this machine.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Where the user, order and inventory services listen.
+    pub fn addresses(&self) -> [&str; 3] {
+        [&self.user, &self.order, &self.inventory]
     }
 
     /// What it shows to be pasted into a shell.
@@ -111,6 +135,21 @@ impl Process {
         self.terminate();
         self.ended();
     }
+}
+
+impl Drop for Process {
+    /// Whoever has lost it has no use for it any more.
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            drop(self.child.kill().and_then(|()| self.child.wait()));
+        }
+    }
+}
+
+/// What the line shows of a first administrator, if it does.
+fn first_login(line: &str) -> Option<(String, String)> {
+    let (email, password) = line.strip_prefix("The administrator, shown this once: ")?.split_once("  password: ")?;
+    Some((email.to_owned(), password.to_owned()))
 }
 
 /// The tables of `service` in `folder`, beside the process that may be running on them.
