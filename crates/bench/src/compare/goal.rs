@@ -1,0 +1,79 @@
+//! What was to be reached, and whether it was.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::stats::median;
+
+/// A goal, and what was measured.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Goal {
+    what: String,
+    /// A value for each pair of runs, or the one that there is.
+    values: Vec<f64>,
+    /// Their median.
+    median: Option<f64>,
+    bound: Bound,
+}
+
+/// None: it is shown beside the others, and nothing depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Bound {
+    AtLeast(f64),
+    AtMost(f64),
+    None,
+}
+
+impl Goal {
+    pub(super) fn new(what: impl Into<String>, values: Vec<f64>, bound: Bound) -> Self {
+        Self { what: what.into(), median: median(&values), values, bound }
+    }
+
+    /// Whether the median is within the bound. What was not measured is not reached.
+    pub(super) fn is_reached(&self) -> bool {
+        match self.bound {
+            Bound::AtLeast(least) => self.median.is_some_and(|median| median >= least),
+            Bound::AtMost(most) => self.median.is_some_and(|median| median <= most),
+            Bound::None => true,
+        }
+    }
+}
+
+impl fmt::Display for Goal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let median = self.median.map_or_else(|| "not measured".to_owned(), |median| format!("{median:.3}"));
+        write!(f, "{}: {median}", self.what)?;
+        match self.bound {
+            Bound::AtLeast(least) => write!(f, ", goal at least {least}")?,
+            Bound::AtMost(most) => write!(f, ", goal at most {most}")?,
+            Bound::None => {}
+        }
+        if self.bound != Bound::None {
+            f.write_str(if self.is_reached() { ": REACHED" } else { ": MISSED" })?;
+        }
+        if self.values.len() > 1 {
+            let values: Vec<String> = self.values.iter().map(|value| format!("{value:.3}")).collect();
+            write!(f, " (pair by pair: {})", values.join(" "))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_decides_and_what_was_not_measured_is_missed() {
+        let goal = |values: &[f64], bound| Goal::new("ratio", values.to_vec(), bound);
+        assert!(goal(&[0.5, 0.9, 0.9], Bound::AtLeast(0.85)).is_reached());
+        assert!(!goal(&[0.5, 0.5, 0.9], Bound::AtLeast(0.85)).is_reached());
+        assert!(goal(&[1.5], Bound::AtMost(1.5)).is_reached() && !goal(&[1.6], Bound::AtMost(1.5)).is_reached());
+        assert!(!goal(&[], Bound::AtLeast(0.0)).is_reached() && goal(&[], Bound::None).is_reached());
+        assert!(!goal(&[f64::NAN], Bound::AtLeast(0.0)).is_reached());
+        let shown = goal(&[2.0, 4.0], Bound::AtLeast(3.0)).to_string();
+        assert_eq!(shown, "ratio: 3.000, goal at least 3: REACHED (pair by pair: 2.000 4.000)");
+    }
+}

@@ -1,0 +1,139 @@
+//! What a run has shown, as a table and as JSON.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::Context;
+use serde::Serialize;
+
+use crate::cost::Cost;
+use crate::load::{Failures, Pace};
+use crate::stats::Summary;
+
+/// One run.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Report {
+    /// What was called.
+    pub(crate) scenario: String,
+    /// How calls came.
+    pub(crate) pace: Pace,
+    /// The time in which calls were counted.
+    pub(crate) window_seconds: f64,
+    /// Calls that were answered.
+    pub(crate) answered: u64,
+    /// The same, a second.
+    pub(crate) per_second: f64,
+    /// Calls a second whose work came to its end, where the answer is not the end: orders whose stock was allocated.
+    pub(crate) finished_per_second: Option<f64>,
+    /// Of calls that were answered, from when they were due.
+    pub(crate) latency: Summary,
+    /// Calls that were not answered.
+    pub(crate) failures: Vec<Failures>,
+    /// What the servers have used, if they could be asked.
+    pub(crate) cost: Option<Cost>,
+    /// How long the work went on after the last answer.
+    pub(crate) settled_seconds: Option<f64>,
+    /// What was wrong in the end.
+    pub(crate) violations: Vec<String>,
+}
+
+impl Report {
+    /// Whether the answers were right.
+    pub(crate) fn is_right(&self) -> bool {
+        self.violations.is_empty()
+    }
+
+    /// As it is shown to people.
+    pub(crate) fn table(&self) -> String {
+        let mut text = format!("{}, {}, {:.0} s\n", self.scenario, self.pace, self.window_seconds);
+        let mut row = |name: &str, value: String| {
+            writeln!(text, "  {name:<30} {value}").expect("a string takes all");
+        };
+        row("throughput", format!("{:.1}/s ({} answered)", self.per_second, self.answered));
+        if let Some(finished) = self.finished_per_second {
+            row("brought to their end", format!("{finished:.1}/s"));
+        }
+        let of = &self.latency;
+        let columns = [of.p50_us, of.p90_us, of.p99_us, of.p999_us, of.max_us].map(milliseconds);
+        row("latency p50 p90 p99 p99.9 max", columns.join("  "));
+        for Failures { code, reason, count } in &self.failures {
+            row("failed", format!("{count}  {code} {reason}"));
+        }
+        if let Some(cost) = &self.cost {
+            row("server CPU per 1,000 calls", format!("{:.4} s", cost.cpu_seconds_per_1000));
+            let (grown, resident) = (cost.grown_bytes_per_1000 / 1_024.0, cost.resident_bytes / 1_048_576.0);
+            row("server memory", format!("{grown:+.1} KiB per 1,000 calls, {resident:.1} MiB at the end"));
+        }
+        if let Some(seconds) = self.settled_seconds {
+            row("work after the last answer", format!("{seconds:.2} s"));
+        }
+        match self.violations.as_slice() {
+            [] => row("checked", "all is right".to_owned()),
+            violations => violations.iter().for_each(|violation| row("WRONG", violation.clone())),
+        }
+        text
+    }
+}
+
+impl std::fmt::Display for Pace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::InFlight(many) => write!(f, "{many} in flight"),
+            Self::PerSecond(rate) => write!(f, "{rate:.0} arrivals a second"),
+        }
+    }
+}
+
+/// Three digits are all that a benchmark knows.
+pub(crate) fn milliseconds(micros: f64) -> String {
+    let millis = micros / 1_000.0;
+    match millis {
+        0.0..10.0 => format!("{millis:.3} ms"),
+        10.0..1_000.0 => format!("{millis:.1} ms"),
+        _ => format!("{millis:.0} ms"),
+    }
+}
+
+/// Shows something to whoever has started the tool.
+pub(crate) fn show(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}")?;
+    Ok(out.flush()?)
+}
+
+/// Writes something as JSON into a file, or shows it if the file is `-`.
+pub(crate) fn write_json(file: &Path, value: &impl Serialize) -> anyhow::Result<()> {
+    let text = serde_json::to_string_pretty(value)?;
+    if file == Path::new("-") {
+        return show(&text);
+    }
+    std::fs::write(file, text).with_context(|| format!("{} cannot be written", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_names_what_failed_and_what_was_wrong() {
+        let report = Report {
+            scenario: "place-order".to_owned(),
+            pace: Pace::InFlight(64),
+            window_seconds: 10.0,
+            answered: 12_345,
+            per_second: 1_234.5,
+            finished_per_second: Some(1_200.0),
+            latency: Summary { p50_us: 1_500.0, p99_us: 25_000.0, max_us: 2e6, ..Summary::default() },
+            failures: vec![Failures { code: "UNAVAILABLE".into(), reason: "LOAD_SHED".into(), count: 20 }],
+            cost: None,
+            settled_seconds: None,
+            violations: vec!["3 units are still held".to_owned()],
+        };
+        let table = report.table();
+        for part in ["1234.5/s", "1200.0/s", "1.500 ms", "25.0 ms", "2000 ms", "20  UNAVAILABLE LOAD_SHED", "WRONG"] {
+            assert!(table.contains(part), "{part}: {table}");
+        }
+        assert!(!report.is_right());
+    }
+}

@@ -1,0 +1,139 @@
+//! A running Souk as the benchmark calls it: plain connections, without any layer of ours, since what they cost would be measured too.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use souk_proto_inventory::v1::catalog_service_client::CatalogServiceClient;
+use souk_proto_inventory::v1::stock_service_client::StockServiceClient;
+use souk_proto_order::v1::order_service_client::OrderServiceClient;
+use souk_proto_user::v1::LoginRequest;
+use souk_proto_user::v1::auth_service_client::AuthServiceClient;
+use souk_proto_user::v1::user_service_client::UserServiceClient;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status};
+
+/// Where the services are: one address of each, or several, with commas between them.
+#[derive(Clone, Debug)]
+pub(crate) struct Addresses {
+    pub(crate) user: String,
+    pub(crate) order: String,
+    pub(crate) inventory: String,
+}
+
+/// See the module. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Souk {
+    connections: Vec<[Channel; 3]>,
+    timeout: Duration,
+    admin: Option<Token>,
+}
+
+/// Somebody's access token, as a call carries it.
+#[derive(Clone)]
+pub(crate) struct Token(MetadataValue<Ascii>);
+
+impl Token {
+    /// Of the access token that a login has brought.
+    pub(crate) fn new(access_token: &str) -> anyhow::Result<Self> {
+        Ok(Self(format!("Bearer {access_token}").parse().context("a token is no header value")?))
+    }
+}
+
+impl Souk {
+    /// So many connections to each service, made when they are first used; several addresses take turns. `timeout` is the deadline of
+    /// every call.
+    pub(crate) fn new(addresses: &Addresses, connections: usize, timeout: Duration) -> anyhow::Result<Self> {
+        let channel = |list: &str, nth: usize| {
+            let list: Vec<&str> = list.split(',').map(str::trim).collect();
+            let address = list[nth % list.len()];
+            let endpoint = Endpoint::from_shared(format!("http://{address}"));
+            anyhow::Ok(endpoint.with_context(|| format!("{address:?} is no address"))?.connect_lazy())
+        };
+        let all = |nth| {
+            Ok([channel(&addresses.user, nth)?, channel(&addresses.order, nth)?, channel(&addresses.inventory, nth)?])
+        };
+        let connections = (0..connections.max(1)).map(all).collect::<anyhow::Result<_>>()?;
+        Ok(Self { connections, timeout, admin: None })
+    }
+
+    /// The same, with somebody who may do everything.
+    pub(crate) fn with_admin(self, admin: Token) -> Self {
+        Self { admin: Some(admin), ..self }
+    }
+
+    /// The administrator's token.
+    pub(crate) fn admin(&self) -> anyhow::Result<&Token> {
+        self.admin.as_ref().context("this needs an administrator, and nobody has logged in as one")
+    }
+
+    /// Logs somebody in, however many logins are let in a second.
+    pub(crate) async fn log_in(&self, email: &str, password: &str) -> anyhow::Result<(String, Token)> {
+        let request = LoginRequest { email: email.to_owned(), password: password.to_owned() };
+        let answer = patiently(async || self.auth(0).login(self.request(None, request.clone())).await).await;
+        let answer = answer.with_context(|| format!("{email} cannot log in"))?.into_inner();
+        let token = answer.tokens.context("a login without tokens")?.access_token;
+        Ok((answer.user.context("a login without a user")?.user_id, Token::new(&token)?))
+    }
+
+    /// A call with its deadline, and whose it is.
+    pub(crate) fn request<T>(&self, token: Option<&Token>, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.set_timeout(self.timeout);
+        if let Some(Token(value)) = token {
+            request.metadata_mut().insert("authorization", value.clone());
+        }
+        request
+    }
+
+    /// AuthService, by the connection whose turn it is.
+    pub(crate) fn auth(&self, nth: u64) -> AuthServiceClient<Channel> {
+        AuthServiceClient::new(self.channel(0, nth))
+    }
+
+    /// UserService.
+    pub(crate) fn users(&self, nth: u64) -> UserServiceClient<Channel> {
+        UserServiceClient::new(self.channel(0, nth))
+    }
+
+    /// OrderService.
+    pub(crate) fn orders(&self, nth: u64) -> OrderServiceClient<Channel> {
+        OrderServiceClient::new(self.channel(1, nth))
+    }
+
+    /// CatalogService.
+    pub(crate) fn catalog(&self, nth: u64) -> CatalogServiceClient<Channel> {
+        CatalogServiceClient::new(self.channel(2, nth))
+    }
+
+    /// StockService.
+    pub(crate) fn stock(&self, nth: u64) -> StockServiceClient<Channel> {
+        StockServiceClient::new(self.channel(2, nth))
+    }
+
+    fn channel(&self, service: usize, nth: u64) -> Channel {
+        self.connections[index(nth, self.connections.len())][service].clone()
+    }
+}
+
+/// Whose turn it is among so many.
+pub(crate) fn index(nth: u64, many: usize) -> usize {
+    let many = u64::try_from(many.max(1)).unwrap_or(u64::MAX);
+    usize::try_from(nth % many).unwrap_or_default()
+}
+
+/// Preparing is not measured: what is refused for now is tried again.
+pub(crate) async fn patiently<T>(mut call: impl AsyncFnMut() -> Result<T, Status>) -> Result<T, Status> {
+    for _ in 0..TRIES {
+        match call().await {
+            Err(status) if matches!(status.code(), Code::ResourceExhausted | Code::Unavailable | Code::Aborted) => {
+                tokio::time::sleep(PAUSE).await;
+            }
+            result => return result,
+        }
+    }
+    call().await
+}
+
+const TRIES: u32 = 300;
+const PAUSE: Duration = Duration::from_millis(100);

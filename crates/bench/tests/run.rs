@@ -1,0 +1,51 @@
+//! The tool as its users start it, against a Souk in the test's own process.
+
+use std::process::Output;
+
+use serde_json::Value;
+use souk_testkit::suite::Suite;
+use tokio::process::Command;
+
+async fn bench(suite: &Suite, password: &str, arguments: &[&str]) -> Output {
+    let running = &suite.running;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_souk-bench"));
+    command.arg("run").args(arguments).args(["--quiet", "--products", "20", "--customers", "2", "--in-flight", "8"]);
+    for (flag, address) in [
+        ("--user-address", running.user.address),
+        ("--order-address", running.order.address),
+        ("--inventory-address", running.inventory.address),
+    ] {
+        command.args([flag.to_owned(), address.to_string()]);
+    }
+    command.env("SOUK_BENCH_PASSWORD", password).kill_on_drop(true).output().await.expect("the tool runs")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_are_placed_measured_and_found_again() {
+    let suite = Suite::start().await;
+    let password = suite.running.first_administrator().expect("a first start").password.expose().to_owned();
+    let arguments = ["place-order", "--spread", "zipf", "--lines", "5", "--seconds", "1", "--warm-up", "0.2"];
+    let output = bench(&suite, &password, &[&arguments[..], &["--json", "-"]].concat()).await;
+    let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{said}{complained}");
+    assert!(!said.contains(&password) && !complained.contains(&password), "the password is shown");
+    let reports: Value = serde_json::from_str(&said).expect("it is JSON");
+    let report = &reports[0];
+    assert_eq!(report["violations"], Value::Array(Vec::new()));
+    assert_eq!(report["failures"], Value::Array(Vec::new()));
+    assert!(report["answered"].as_u64().expect("a number") > 0, "{report}");
+    let latency = |name: &str| report["latency"][name].as_f64().expect("a number");
+    assert!(latency("p50_us") > 0.0 && latency("p50_us") <= latency("p99_us"), "{report}");
+    assert!(latency("p99_us") <= latency("max_us"), "{report}");
+    suite.assert_invariants().await;
+    suite.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_no_administrator_is_told_so() {
+    let suite = Suite::start().await;
+    let output = bench(&suite, "a guess", &["get-product", "--seconds", "1"]).await;
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("admin@souk.example cannot log in"), "{output:?}");
+    suite.stop().await;
+}
