@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::dice::Spread;
 use crate::load::{Pace, Plan};
 use crate::market::Size;
+use crate::scenario::Audience;
 use crate::souk::Addresses;
 
 /// How fast a Souk is, and whether its answers are right.
@@ -37,10 +38,16 @@ pub(crate) enum ScenarioName {
     GetProduct,
     /// Read users: everybody themselves.
     GetUser,
+    /// List orders: everybody their newest.
+    ListOrders,
     /// Place orders; --spread and --lines say for what.
     PlaceOrder,
+    /// A mixture of all of these, as shops have it.
+    Shop,
     /// Log in.
     Login,
+    /// Watch the stock of one product; a call is a change of it.
+    Watch,
 }
 
 #[derive(Debug, Args)]
@@ -173,6 +180,12 @@ pub(crate) struct Shape {
     /// Lines of an order.
     #[arg(long, default_value_t = 1)]
     pub(crate) lines: usize,
+    /// Streams that watch.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) streams: usize,
+    /// Of these, so many that are not read.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) slow_streams: usize,
     /// The same number draws the same products.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
@@ -181,6 +194,10 @@ pub(crate) struct Shape {
 impl Shape {
     pub(crate) fn size(&self) -> Size {
         Size { products: self.products.max(1), customers: self.customers.max(1) }
+    }
+
+    pub(crate) fn audience(&self) -> Audience {
+        Audience { streams: self.streams, slow: self.slow_streams.min(self.streams) }
     }
 }
 
@@ -204,6 +221,14 @@ pub(crate) enum Comparison {
     PlaceUniformEmbedded,
     /// Goal 3: orders for one product and plain transactions that lock its row, on PostgreSQL.
     PlaceHot,
+    /// Goal 4: one order at a time and as many durable commits as it takes, on PostgreSQL and on SQLite.
+    IdleLatency,
+    /// Goal 5: what the interceptors cost over bare tonic.
+    Interceptors,
+    /// Goal 7: orders at 0.5 to 10 times the rate that can be served.
+    Overload,
+    /// Goal 8: thousands of streams that watch one product.
+    Watch,
 }
 
 #[derive(Debug, Args)]
@@ -241,4 +266,21 @@ pub(crate) struct Echo {
     /// The answer to GetProduct, as hexadecimal digits.
     #[arg(long)]
     pub(crate) answer: String,
+    /// What stands around it.
+    #[arg(long, value_enum, default_value_t = Dress::Bare)]
+    pub(crate) dress: Dress,
+    /// The user service, which knows the keys of the tokens that calls bring.
+    #[arg(long, default_value = "127.0.0.1:50051")]
+    pub(crate) user_address: String,
+}
+
+/// What stands around the echo server's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Dress {
+    /// Nothing: tonic's own server.
+    Bare,
+    /// Our interceptors, on tonic's own server.
+    Stack,
+    /// Our interceptors, on our server: all that a service has.
+    Whole,
 }

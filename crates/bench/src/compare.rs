@@ -3,7 +3,11 @@
 
 mod get_product;
 mod goal;
+mod idle;
+mod interceptors;
+mod overload;
 mod place;
+mod watch;
 
 use std::sync::Arc;
 
@@ -121,6 +125,10 @@ pub(crate) async fn compare(args: &Compare) -> anyhow::Result<Ended> {
             Comparison::PlaceUniformPostgres => place::uniform(&bench, Form::Postgres).await?,
             Comparison::PlaceUniformEmbedded => place::uniform(&bench, Form::Embedded).await?,
             Comparison::PlaceHot => place::hot(&bench).await?,
+            Comparison::IdleLatency => idle::compare(&bench).await?,
+            Comparison::Interceptors => interceptors::compare(&bench).await?,
+            Comparison::Overload => overload::compare(&bench).await?,
+            Comparison::Watch => watch::compare(&bench).await?,
         };
         bench.progress.clear();
         let name = clap::ValueEnum::to_possible_value(name).map(|value| value.get_name().to_owned());

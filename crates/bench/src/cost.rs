@@ -30,6 +30,8 @@ pub(crate) struct Cost {
     pub(crate) cpu_seconds_per_1000: f64,
     /// What the servers' memory has grown by, by 1,000 answered calls, in bytes.
     pub(crate) grown_bytes_per_1000: f64,
+    /// The same in all, in bytes.
+    pub(crate) grown_bytes: f64,
     /// The servers' resident memory at the end, in bytes.
     pub(crate) resident_bytes: f64,
 }
@@ -73,11 +75,12 @@ fn as_f64(number: u64) -> f64 {
 
 impl Used {
     /// What `answered` calls have cost since `before`.
-    pub(crate) fn since(&self, before: &Self, answered: f64) -> Cost {
-        let per_1000 = |difference: f64| if answered > 0.0 { difference * 1_000.0 / answered } else { 0.0 };
+    pub(crate) fn since(&self, before: &Self, answered: u64) -> Cost {
+        let per_1000 = |difference: f64| if answered > 0 { difference * 1_000.0 / as_f64(answered) } else { 0.0 };
         Cost {
             cpu_seconds_per_1000: per_1000(self.cpu_seconds - before.cpu_seconds),
             grown_bytes_per_1000: per_1000(self.resident_bytes - before.resident_bytes),
+            grown_bytes: self.resident_bytes - before.resident_bytes,
             resident_bytes: self.resident_bytes,
         }
     }
@@ -94,7 +97,7 @@ mod tests {
         assert!(used(&[]).await.unwrap().is_none());
         let before = Used { cpu_seconds: 1.0, resident_bytes: 1_000.0 };
         let after = Used { cpu_seconds: 1.5, resident_bytes: 3_000.0 };
-        let cost = after.since(&before, 10_000.0);
+        let cost = after.since(&before, 10_000);
         assert!((cost.cpu_seconds_per_1000 - 0.05).abs() < 1e-9);
         assert!((cost.grown_bytes_per_1000 - 200.0).abs() < 1e-9);
     }

@@ -38,20 +38,20 @@ pub(crate) async fn measure<S: Scenario>(
     let verdict = scenario.check().await.context("the result cannot be checked")?;
     let [before, after] = ran.edges;
     let measured = ran.measured;
-    let answered = measured.answered();
     let finished = before.finished.zip(after.finished);
     let seconds = (after.read_at - before.read_at).as_secs_f64();
     Ok(Report {
         scenario: scenario.name(),
         pace: plan.pace,
         window_seconds: measured.window.as_secs_f64(),
-        answered: measured.latencies.count(),
+        answered: measured.answered,
         per_second: measured.per_second(),
         finished_per_second: finished.map(|(first, last)| ratio(last - first, seconds)),
         latency: measured.latencies.summary(),
+        cost: before.used.zip(after.used).map(|(before, after)| after.since(&before, measured.answered)),
         failures: measured.failures,
-        cost: before.used.zip(after.used).map(|(before, after)| after.since(&before, answered)),
         settled_seconds: verdict.settled_seconds,
+        news: verdict.news,
         violations: verdict.violations,
     })
 }

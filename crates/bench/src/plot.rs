@@ -73,6 +73,7 @@ mod tests {
             failures: Vec::new(),
             cost: None,
             settled_seconds: None,
+            news: None,
             violations: Vec::new(),
         }
     }

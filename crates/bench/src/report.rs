@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::cost::Cost;
 use crate::load::{Failures, Pace};
+use crate::scenario::News;
 use crate::stats::Summary;
 
 /// One run.
@@ -20,7 +21,7 @@ pub(crate) struct Report {
     pub(crate) pace: Pace,
     /// The time in which calls were counted.
     pub(crate) window_seconds: f64,
-    /// Calls that were answered.
+    /// Answers that came within it.
     pub(crate) answered: u64,
     /// The same, a second.
     pub(crate) per_second: f64,
@@ -34,6 +35,8 @@ pub(crate) struct Report {
     pub(crate) cost: Option<Cost>,
     /// How long the work went on after the last answer.
     pub(crate) settled_seconds: Option<f64>,
+    /// How changes became known to those who watch.
+    pub(crate) news: Option<News>,
     /// What was wrong in the end.
     pub(crate) violations: Vec<String>,
 }
@@ -54,9 +57,11 @@ impl Report {
         if let Some(finished) = self.finished_per_second {
             row("brought to their end", format!("{finished:.1}/s"));
         }
-        let of = &self.latency;
-        let columns = [of.p50_us, of.p90_us, of.p99_us, of.p999_us, of.max_us].map(milliseconds);
-        row("latency p50 p90 p99 p99.9 max", columns.join("  "));
+        row("latency p50 p90 p99 p99.9 max", quantiles(&self.latency));
+        if let Some(news) = &self.news {
+            row("known p50 p90 p99 p99.9 max", quantiles(&news.latency));
+            row("known to readers", format!("{} changes by {} messages", news.known, news.messages));
+        }
         for Failures { code, reason, count } in &self.failures {
             row("failed", format!("{count}  {code} {reason}"));
         }
@@ -74,6 +79,10 @@ impl Report {
         }
         text
     }
+}
+
+fn quantiles(of: &Summary) -> String {
+    [of.p50_us, of.p90_us, of.p99_us, of.p999_us, of.max_us].map(milliseconds).join("  ")
 }
 
 impl std::fmt::Display for Pace {
@@ -128,6 +137,7 @@ mod tests {
             failures: vec![Failures { code: "UNAVAILABLE".into(), reason: "LOAD_SHED".into(), count: 20 }],
             cost: None,
             settled_seconds: None,
+            news: None,
             violations: vec!["3 units are still held".to_owned()],
         };
         let table = report.table();

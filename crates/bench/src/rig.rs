@@ -43,6 +43,8 @@ pub(crate) struct RigConfig {
 pub(crate) struct Rig {
     /// Its services, with an administrator.
     pub(crate) souk: Souk,
+    /// Where they are.
+    pub(crate) addresses: Addresses,
     /// What they cost.
     pub(crate) meters: Vec<Meter>,
     running: Running,
@@ -76,9 +78,10 @@ impl Rig {
         let services = [&cluster.user, &cluster.order, &cluster.inventory];
         let [user, order, inventory] = services.map(|service| service.addresses()[0].to_string());
         let meters = services.iter().flat_map(|service| service.admins()).map(Meter::Admin).collect();
-        let souk = Souk::new(&Addresses { user, order, inventory }, config.connections, config.timeout)?;
+        let addresses = Addresses { user, order, inventory };
+        let souk = Souk::new(&addresses, config.connections, config.timeout)?;
         let souk = souk.with_admin(Token::new(&cluster.admin().token)?);
-        Ok(Self { souk, meters, running: Running::Cluster(cluster) })
+        Ok(Self { souk, addresses, meters, running: Running::Cluster(cluster) })
     }
 
     async fn start_process(config: &RigConfig, binaries: &Path) -> anyhow::Result<Self> {
@@ -89,11 +92,12 @@ impl Rig {
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
         let process = Process::start(&binary.to_string_lossy(), folder.path(), None, &flags);
         let [user, order, inventory] = process.addresses().map(str::to_owned);
-        let souk = Souk::new(&Addresses { user, order, inventory }, config.connections, config.timeout)?;
+        let addresses = Addresses { user, order, inventory };
+        let souk = Souk::new(&addresses, config.connections, config.timeout)?;
         let (email, password) = process.administrator().context("Souk shows no first password")?;
         let (_, admin) = souk.log_in(email, password).await?;
         let meters = vec![Meter::Process(i32::try_from(process.id())?)];
-        Ok(Self { souk: souk.with_admin(admin), meters, running: Running::Process { process, folder } })
+        Ok(Self { souk: souk.with_admin(admin), addresses, meters, running: Running::Process { process, folder } })
     }
 
     /// What of I1 to I11 does not hold in the inventory's tables.

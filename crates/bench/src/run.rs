@@ -12,7 +12,7 @@ use crate::measure::measure;
 use crate::plot;
 use crate::progress::Progress;
 use crate::report::{Report, show, write_json};
-use crate::scenario::{GetProduct, GetUser, Login, PlaceOrder, Scenario};
+use crate::scenario::{GetProduct, GetUser, ListOrders, Login, PlaceOrder, Scenario, Shop, Watch};
 use crate::souk::Souk;
 
 /// Prepares, measures, checks and shows it.
@@ -22,22 +22,41 @@ pub(crate) async fn run(args: &Run) -> anyhow::Result<Ended> {
     let (_, admin) = souk.log_in(&args.login.email, &args.login.password()?).await?;
     let souk = souk.with_admin(admin);
     let market = Market::prepare(&souk, args.shape.size(), &progress).await?;
-    let (seed, spread) = (args.shape.seed, args.shape.spread);
     let reports = match args.scenario {
-        ScenarioName::GetProduct => {
-            let dice = Dice::new(seed, spread, market.skus.len());
-            measure_all(args, GetProduct { instead: None, souk, market, dice }, &progress).await?
-        }
+        ScenarioName::GetProduct => measure_all(args, get_product(args, souk, market), &progress).await?,
         ScenarioName::GetUser => measure_all(args, GetUser { souk, market }, &progress).await?,
-        ScenarioName::Login => measure_all(args, Login { souk, market }, &progress).await?,
-        ScenarioName::PlaceOrder => {
-            let scenario = PlaceOrder::new(souk, market, seed, spread, args.shape.lines);
-            measure_all(args, scenario, &progress).await?
+        ScenarioName::ListOrders => {
+            let orders = Arc::new(place_order(args, souk, market));
+            measure_all(args, ListOrders::prepare(orders, &progress).await?, &progress).await?
         }
+        ScenarioName::Login => measure_all(args, Login { souk, market }, &progress).await?,
+        ScenarioName::PlaceOrder => measure_all(args, place_order(args, souk, market), &progress).await?,
+        ScenarioName::Watch => {
+            let sku = market.skus[0].clone();
+            let watch = Watch::start(souk, sku, args.shape.audience(), &progress).await?;
+            measure_all(args, watch, &progress).await?
+        }
+        ScenarioName::Shop => measure_all(args, shop(args, souk, market, &progress).await?, &progress).await?,
     };
     progress.clear();
     tell(args, &reports)?;
     Ok(if reports.iter().all(Report::is_right) { Ended::Well } else { Ended::Badly })
+}
+
+fn get_product(args: &Run, souk: Souk, market: Market) -> GetProduct {
+    let dice = Dice::new(args.shape.seed, args.shape.spread, market.skus.len());
+    GetProduct { instead: None, souk, market, dice }
+}
+
+fn place_order(args: &Run, souk: Souk, market: Market) -> PlaceOrder {
+    PlaceOrder::new(souk, market, args.shape.seed, args.shape.spread, args.shape.lines)
+}
+
+async fn shop(args: &Run, souk: Souk, market: Market, progress: &Progress) -> anyhow::Result<Shop> {
+    let buy = Arc::new(place_order(args, souk.clone(), market.clone()));
+    let my_orders = ListOrders::prepare(buy.clone(), progress).await?;
+    let who_am_i = GetUser { souk: souk.clone(), market: market.clone() };
+    Ok(Shop::new(get_product(args, souk, market), who_am_i, my_orders, buy, args.shape.seed))
 }
 
 /// One run, or one for each rate.

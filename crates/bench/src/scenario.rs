@@ -2,15 +2,21 @@
 
 mod get_product;
 mod get_user;
+mod list_orders;
 mod login;
 mod place_order;
+mod shop;
+mod watch;
 
 use crate::load::Calls;
 
 pub(crate) use get_product::GetProduct;
 pub(crate) use get_user::GetUser;
+pub(crate) use list_orders::ListOrders;
 pub(crate) use login::Login;
 pub(crate) use place_order::PlaceOrder;
+pub(crate) use shop::Shop;
+pub(crate) use watch::{Audience, News, Watch};
 
 /// A scenario. It may be run several times: what it knows of its calls adds up.
 pub(crate) trait Scenario: Calls {
@@ -35,4 +41,6 @@ pub(crate) struct Verdict {
     pub(crate) violations: Vec<String>,
     /// How long the work went on after the last answer, in seconds.
     pub(crate) settled_seconds: Option<f64>,
+    /// How changes became known to those who watch.
+    pub(crate) news: Option<News>,
 }

@@ -24,6 +24,7 @@ pub(crate) struct Addresses {
 /// See the module. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Souk {
+    addresses: Addresses,
     connections: Vec<[Channel; 3]>,
     timeout: Duration,
     admin: Option<Token>,
@@ -44,17 +45,23 @@ impl Souk {
     /// So many connections to each service, made when they are first used; several addresses take turns. `timeout` is the deadline of
     /// every call.
     pub(crate) fn new(addresses: &Addresses, connections: usize, timeout: Duration) -> anyhow::Result<Self> {
+        let souk = Self { addresses: addresses.clone(), connections: Vec::new(), timeout, admin: None };
+        souk.by(connections, None)
+    }
+
+    /// The same Souk, by connections of their own. With `window_bytes`, a stream takes no more before it is read.
+    pub(crate) fn by(&self, connections: usize, window_bytes: Option<u32>) -> anyhow::Result<Self> {
         let channel = |list: &str, nth: usize| {
             let list: Vec<&str> = list.split(',').map(str::trim).collect();
             let address = list[nth % list.len()];
             let endpoint = Endpoint::from_shared(format!("http://{address}"));
-            anyhow::Ok(endpoint.with_context(|| format!("{address:?} is no address"))?.connect_lazy())
+            let endpoint = endpoint.with_context(|| format!("{address:?} is no address"))?;
+            anyhow::Ok(endpoint.initial_stream_window_size(window_bytes).connect_lazy())
         };
-        let all = |nth| {
-            Ok([channel(&addresses.user, nth)?, channel(&addresses.order, nth)?, channel(&addresses.inventory, nth)?])
-        };
+        let Addresses { user, order, inventory } = &self.addresses;
+        let all = |nth| Ok([channel(user, nth)?, channel(order, nth)?, channel(inventory, nth)?]);
         let connections = (0..connections.max(1)).map(all).collect::<anyhow::Result<_>>()?;
-        Ok(Self { connections, timeout, admin: None })
+        Ok(Self { connections, ..self.clone() })
     }
 
     /// The same, with somebody who may do everything.
@@ -79,10 +86,17 @@ impl Souk {
     /// A call with its deadline, and whose it is.
     pub(crate) fn request<T>(&self, token: Option<&Token>, message: T) -> Request<T> {
         let mut request = Request::new(message);
-        request.set_timeout(self.timeout);
         if let Some(Token(value)) = token {
             request.metadata_mut().insert("authorization", value.clone());
         }
+        request.set_timeout(self.timeout);
+        request
+    }
+
+    /// A call without a deadline: a stream that goes on.
+    pub(crate) fn endless<T>(Token(value): &Token, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.metadata_mut().insert("authorization", value.clone());
         request
     }
 

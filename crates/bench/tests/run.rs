@@ -6,10 +6,11 @@ use serde_json::Value;
 use souk_testkit::suite::Suite;
 use tokio::process::Command;
 
+/// A run of a few calls.
 async fn bench(suite: &Suite, password: &str, arguments: &[&str]) -> Output {
     let running = &suite.running;
     let mut command = Command::new(env!("CARGO_BIN_EXE_souk-bench"));
-    command.arg("run").args(arguments).args(["--quiet", "--products", "20", "--customers", "2", "--in-flight", "8"]);
+    command.arg("run").args(arguments).args(["--quiet", "--products", "6", "--customers", "2"]);
     for (flag, address) in [
         ("--user-address", running.user.address),
         ("--order-address", running.order.address),
@@ -24,7 +25,8 @@ async fn bench(suite: &Suite, password: &str, arguments: &[&str]) -> Output {
 async fn orders_are_placed_measured_and_found_again() {
     let suite = Suite::start().await;
     let password = suite.running.first_administrator().expect("a first start").password.expose().to_owned();
-    let arguments = ["place-order", "--spread", "zipf", "--lines", "5", "--seconds", "1", "--warm-up", "0.2"];
+    let arguments =
+        ["place-order", "--spread", "zipf", "--lines", "5", "--seconds", "1", "--warm-up", "0.2", "--in-flight", "8"];
     let output = bench(&suite, &password, &[&arguments[..], &["--json", "-"]].concat()).await;
     let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{said}{complained}");
@@ -38,6 +40,30 @@ async fn orders_are_placed_measured_and_found_again() {
     assert!(latency("p50_us") > 0.0 && latency("p50_us") <= latency("p99_us"), "{report}");
     assert!(latency("p99_us") <= latency("max_us"), "{report}");
     suite.assert_invariants().await;
+    suite.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_scenario_has_answers_and_they_are_right() {
+    let suite = Suite::start().await;
+    let password = suite.running.first_administrator().expect("a first start").password.expose().to_owned();
+    for scenario in [
+        &["get-product"][..],
+        &["get-user"],
+        &["list-orders"],
+        &["login"],
+        &["shop"],
+        &["watch", "--streams", "20", "--slow-streams", "2", "--rate", "50"],
+    ] {
+        let arguments =
+            [scenario, &["--in-flight", "8", "--seconds", "0.3", "--warm-up", "0.1", "--json", "-"]].concat();
+        let output = bench(&suite, &password, &arguments).await;
+        assert!(output.status.success(), "{scenario:?}: {output:?}");
+        let reports: Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
+        // On a busy machine answers may come after the window; they come.
+        assert!(reports[0]["latency"]["max_us"].as_f64().expect("a number") > 0.0, "{reports}");
+        assert_eq!(reports[0]["failures"], Value::Array(Vec::new()), "{scenario:?}");
+    }
     suite.stop().await;
 }
 

@@ -1,27 +1,43 @@
 //! A bare tonic server, in a process of its own: one fixed answer to GetProduct, of the size that Souk's has, and nothing around it. It runs
-//! on the runtime and the allocator of the services; what is faster than it is not gRPC.
+//! on the runtime and the allocator of the services; what is faster than it is not gRPC. Under our interceptors and on our server it shows
+//! what these cost.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use clap::ValueEnum;
 use prost::Message;
+use souk_interceptors::client::{self, ClientConfig};
+use souk_interceptors::server::{self, RateLimit, Stack, StackConfig};
+use souk_interceptors::token::{KeySource, PublicKey, Verifier};
+use souk_proto_common::{Failure, Reason};
 use souk_proto_inventory::v1::catalog_service_server::{CatalogService, CatalogServiceServer};
 use souk_proto_inventory::v1::{
     BatchGetProductsRequest, BatchGetProductsResponse, CreateProductRequest, CreateProductResponse, GetProductRequest,
     GetProductResponse, ImportProductsRequest, ImportProductsResponse, ListProductsRequest, ListProductsResponse,
     UpdateProductRequest, UpdateProductResponse,
 };
+use souk_proto_user::v1::GetJwksRequest;
+use souk_proto_user::v1::auth_service_client::AuthServiceClient;
+use souk_runtime::server::ServerConfig;
+use souk_runtime::telemetry::Telemetry;
+use souk_runtime::{Clock, Kernel, TelemetryConfig};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
+use tonic::body::Body;
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
+use tower::Service;
 
 use crate::Ended;
-use crate::args::Echo;
+use crate::args::{Dress, Echo};
 use crate::cost::Meter;
 use crate::report::show;
 use crate::souk::{Addresses, Souk};
@@ -33,11 +49,12 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts one that gives this answer.
-    pub(crate) async fn start(answer: &GetProductResponse) -> anyhow::Result<Self> {
+    /// Starts one that gives this answer. Who is called with tokens asks `user_address` for their keys.
+    pub(crate) async fn start(answer: &GetProductResponse, dress: Dress, user_address: &str) -> anyhow::Result<Self> {
         let digits = answer.encode_to_vec().iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
         let mut child = Command::new(std::env::current_exe()?)
-            .args(["echo", "--answer", &digits])
+            .args(["echo", "--answer", &digits, "--user-address", user_address, "--dress"])
+            .arg(dress.to_possible_value().context("every dress has a name")?.get_name())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -66,13 +83,65 @@ pub(crate) async fn serve(args: &Echo) -> anyhow::Result<Ended> {
     let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
     show(&listener.local_addr()?.to_string())?;
     let answer = GetProductResponse::decode(&*bytes(&args.answer)?).context("the answer is none")?;
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let parent_is_gone = async { drop(tokio::io::stdin().read_to_end(&mut Vec::new()).await) };
-    Server::builder()
-        .add_service(CatalogServiceServer::new(Fixed(answer)))
-        .serve_with_incoming_shutdown(incoming, parent_is_gone)
-        .await?;
+    let routes = Routes::new(CatalogServiceServer::new(Fixed(answer)));
+    match args.dress {
+        Dress::Bare => on_tonic(listener, routes).await?,
+        Dress::Stack => {
+            let kernel = kernel()?;
+            on_tonic(listener, stack(&kernel, &args.user_address, routes)?).await?;
+        }
+        Dress::Whole => {
+            let kernel = kernel()?;
+            let stack = stack(&kernel, &args.user_address, routes)?;
+            souk_runtime::server::serve(&kernel, "echo", listener, &ServerConfig::default(), stack)?;
+            parent_is_gone().await;
+        }
+    }
     Ok(Ended::Well)
+}
+
+/// tonic's own server, as it comes.
+async fn on_tonic<S>(listener: TcpListener, service: S) -> anyhow::Result<()>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    S::Future: Send + 'static,
+{
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    Ok(Server::builder().serve_with_incoming_shutdown(service, incoming, parent_is_gone()).await?)
+}
+
+async fn parent_is_gone() {
+    drop(tokio::io::stdin().read_to_end(&mut Vec::new()).await);
+}
+
+/// Logs as those of the services that the benchmark starts.
+fn kernel() -> anyhow::Result<Kernel> {
+    let mut kernel = Kernel::new(Clock::system());
+    let config = TelemetryConfig { log: "warn".to_owned(), ..TelemetryConfig::default() };
+    kernel.tracer = Telemetry::start(&config, "souk-bench", &kernel)?.tracer.clone();
+    Ok(kernel)
+}
+
+/// Our interceptors, as the inventory has them. Limits are looked up, and nobody runs into them.
+fn stack(kernel: &Kernel, user_address: &str, routes: Routes) -> anyhow::Result<Stack> {
+    let user = ClientConfig { addresses: vec![format!("http://{user_address}")], ..ClientConfig::default() };
+    let channel = client::connect(kernel, "user", &user, &[souk_proto_user::METHODS], None)?;
+    let keys: KeySource = Arc::new(move || {
+        let mut auth = AuthServiceClient::new(channel.clone());
+        Box::pin(async move {
+            let unknown = |_| Failure::unavailable(Reason::PeerUnavailable, "no keys", Duration::from_secs(1));
+            let keys = auth.get_jwks(GetJwksRequest {}).await.map_err(unknown)?.into_inner().keys;
+            Ok(keys.into_iter().map(|key| PublicKey { kid: key.kid, x: key.x }).collect())
+        })
+    });
+    let verifier = Verifier::new(kernel.clock.clone(), "souk", "souk", keys);
+    let no_limit = RateLimit { per_second: 1_000_000, burst: 1_000_000 };
+    let config = StackConfig { reads: no_limit, ..StackConfig::default() };
+    Ok(server::stack(kernel, &[souk_proto_inventory::METHODS], verifier, &config, routes))
 }
 
 fn bytes(digits: &str) -> anyhow::Result<Vec<u8>> {

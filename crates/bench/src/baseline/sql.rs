@@ -4,7 +4,6 @@
 //! It is kept as cheap as it can honestly be: numbers for ids, no foreign keys, no idempotency, no history, no ledger.
 
 use std::path::Path;
-use std::str::FromStr;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use sqlx::postgres::PgPoolOptions;
@@ -27,10 +26,53 @@ const LOCK_POSTGRES: &str = "SELECT on_hand - allocated FROM plain_stock WHERE p
 /// The transaction has the only lock there is.
 const LOCK_SQLITE: &str = "SELECT on_hand - allocated FROM plain_stock WHERE product = $1";
 
-/// Where orders go.
-enum Pool {
+/// A database, through sqlx alone.
+pub(super) enum Pool {
     Postgres(PgPool),
     Sqlite(SqlitePool),
+}
+
+impl Pool {
+    /// A database of PostgreSQL, with so many connections, all of which stay.
+    pub(super) async fn postgres(url: &str, connections: u32) -> Result<Self, sqlx::Error> {
+        let pool = PgPoolOptions::new().max_connections(connections).min_connections(connections);
+        Ok(Self::Postgres(pool.connect(url).await?))
+    }
+
+    /// A new file, with the settings under which Souk writes: WAL, every commit on the disk, one writer.
+    pub(super) async fn sqlite(file: &Path) -> Result<Self, sqlx::Error> {
+        let options = SqliteConnectOptions::new()
+            .filename(file)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full);
+        Ok(Self::Sqlite(SqlitePoolOptions::new().max_connections(1).connect_with(options).await?))
+    }
+
+    /// Its name, as people know it.
+    pub(super) fn engine(&self) -> &'static str {
+        match self {
+            Self::Postgres(_) => "PostgreSQL",
+            Self::Sqlite(_) => "SQLite",
+        }
+    }
+
+    /// Runs a text that returns nothing.
+    pub(super) async fn run(&self, text: String) -> Result<(), sqlx::Error> {
+        let text = sqlx::raw_sql(sqlx::AssertSqlSafe(text));
+        match self {
+            Self::Postgres(pool) => text.execute(pool).await.map(|_| ()),
+            Self::Sqlite(pool) => text.execute(pool).await.map(|_| ()),
+        }
+    }
+
+    /// The one number that a query asks for.
+    pub(super) async fn number(&self, text: &'static str) -> Result<i64, sqlx::Error> {
+        match self {
+            Self::Postgres(pool) => sqlx::query_scalar(text).fetch_one(pool).await,
+            Self::Sqlite(pool) => sqlx::query_scalar(text).fetch_one(pool).await,
+        }
+    }
 }
 
 /// See the module.
@@ -54,33 +96,25 @@ pub(crate) struct Wanted {
 impl PlainOrders {
     /// In an empty database of PostgreSQL.
     pub(crate) async fn on_postgres(url: &str, connections: u32, wanted: &Wanted) -> anyhow::Result<Self> {
-        let pool = PgPoolOptions::new().max_connections(connections).min_connections(connections).connect(url).await?;
-        let own_number = "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY";
-        make_tables::<sqlx::Postgres, _>(&pool, own_number, wanted.products).await?;
-        Ok(Self::new(Pool::Postgres(pool), wanted))
+        let pool = Pool::postgres(url, connections).await?;
+        Self::new(pool, "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY", wanted).await
     }
 
-    /// In a new file, with the settings under which Souk writes: WAL, every commit on the disk, one writer.
+    /// In a new file.
     pub(crate) async fn on_sqlite(file: &Path, wanted: &Wanted) -> anyhow::Result<Self> {
-        let options = SqliteConnectOptions::from_str("sqlite://")?
-            .filename(file)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full);
-        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
-        make_tables::<sqlx::Sqlite, _>(&pool, "INTEGER PRIMARY KEY", wanted.products).await?;
-        Ok(Self::new(Pool::Sqlite(pool), wanted))
+        Self::new(Pool::sqlite(file).await?, "INTEGER PRIMARY KEY", wanted).await
     }
 
-    fn new(pool: Pool, wanted: &Wanted) -> Self {
-        Self {
+    async fn new(pool: Pool, own_number: &str, wanted: &Wanted) -> anyhow::Result<Self> {
+        pool.run(tables(own_number, wanted.products)).await?;
+        Ok(Self {
             pool,
             dice: Dice::new(wanted.seed, wanted.spread, wanted.products),
             spread: wanted.spread,
             lines: wanted.lines.min(wanted.products),
             acknowledged: AtomicI64::new(0),
             unknown: AtomicI64::new(0),
-        }
+        })
     }
 
     async fn place(&self, nth: u64) -> Result<(), sqlx::Error> {
@@ -102,21 +136,10 @@ impl PlainOrders {
             }
         }
     }
-
-    async fn number(&self, text: &'static str) -> Result<i64, sqlx::Error> {
-        match &self.pool {
-            Pool::Postgres(pool) => sqlx::query_scalar(text).fetch_one(pool).await,
-            Pool::Sqlite(pool) => sqlx::query_scalar(text).fetch_one(pool).await,
-        }
-    }
 }
 
-async fn make_tables<'p, DB, E>(pool: &'p E, own_number: &str, products: usize) -> Result<(), sqlx::Error>
-where
-    DB: Database,
-    &'p E: Executor<'p, Database = DB>,
-{
-    let text = format!(
+fn tables(own_number: &str, products: usize) -> String {
+    format!(
         "CREATE TABLE plain_stock (product BIGINT PRIMARY KEY, on_hand BIGINT NOT NULL, allocated BIGINT NOT NULL);
          CREATE TABLE plain_orders (order_id {own_number}, customer BIGINT NOT NULL, state TEXT NOT NULL,
              total_minor BIGINT NOT NULL);
@@ -128,9 +151,7 @@ where
          INSERT INTO plain_stock WITH RECURSIVE n (product) AS
              (SELECT 0 UNION ALL SELECT product + 1 FROM n WHERE product + 1 < {products})
              SELECT product, {UNITS}, 0 FROM n;"
-    );
-    sqlx::raw_sql(sqlx::AssertSqlSafe(text)).execute(pool).await?;
-    Ok(())
+    )
 }
 
 /// Seven statements, of which an order of several lines repeats four.
@@ -188,16 +209,13 @@ impl Calls for PlainOrders {
 impl Scenario for PlainOrders {
     fn name(&self) -> String {
         let spread = format!("{:?}", self.spread).to_lowercase();
-        let engine = match self.pool {
-            Pool::Postgres(_) => "PostgreSQL",
-            Pool::Sqlite(_) => "SQLite",
-        };
+        let engine = self.pool.engine();
         format!("plain transaction on {engine}, {spread}, {} lines", self.lines)
     }
 
     async fn check(&self) -> anyhow::Result<Verdict> {
-        let orders = self.number("SELECT COUNT(*) FROM plain_orders").await?;
-        let units = self.number("SELECT CAST(SUM(allocated) AS BIGINT) FROM plain_stock").await?;
+        let orders = self.pool.number("SELECT COUNT(*) FROM plain_orders").await?;
+        let units = self.pool.number("SELECT CAST(SUM(allocated) AS BIGINT) FROM plain_stock").await?;
         let (acknowledged, unknown) = (self.acknowledged.load(Ordering::Relaxed), self.unknown.load(Ordering::Relaxed));
         let mut violations = Vec::new();
         if !(acknowledged..=acknowledged + unknown).contains(&orders) {
@@ -206,7 +224,7 @@ impl Scenario for PlainOrders {
         if units != orders * i64::try_from(self.lines).unwrap_or(i64::MAX) {
             violations.push(format!("{units} units are allocated for {orders} orders"));
         }
-        Ok(Verdict { violations, settled_seconds: None })
+        Ok(Verdict { violations, ..Verdict::default() })
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::goal::{Bound, Goal};
 use super::{Bench, Pairs, Side};
+use crate::args::Dress;
 use crate::baseline::echo;
 use crate::dice::Dice;
 use crate::market::Market;
@@ -15,7 +16,7 @@ pub(super) async fn compare(bench: &Bench<'_>) -> anyhow::Result<(Vec<Pairs>, Ve
     let (shape, load) = (&bench.args.shape, &bench.args.load);
     let rig = bench.rig(Form::Postgres).await?;
     let market = Market::prepare(&rig.souk, shape.size(), &bench.progress).await?;
-    let echo = echo::Process::start(&market.sample(&rig.souk).await?).await?;
+    let echo = echo::Process::start(&market.sample(&rig.souk).await?, Dress::Bare, "").await?;
     let dice = Dice::new(shape.seed, shape.spread, market.skus.len());
     let bare = Arc::new(GetProduct {
         instead: Some("bare tonic"),

@@ -108,6 +108,6 @@ impl Place {
 }
 
 /// Orders that were acknowledged and have their stock, a second; of a plain transaction, both are one.
-fn finished(report: &Report) -> f64 {
+pub(super) fn finished(report: &Report) -> f64 {
     report.finished_per_second.map_or(report.per_second, |finished| finished.min(report.per_second))
 }

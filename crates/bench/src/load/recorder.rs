@@ -1,7 +1,7 @@
 //! What became of the calls of a run.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -23,6 +23,7 @@ pub(super) struct Recorder {
 #[derive(Default)]
 struct Shard {
     latencies: Latencies,
+    answered: u64,
     failures: BTreeMap<(String, String), u64>,
 }
 
@@ -31,6 +32,9 @@ struct Shard {
 pub(crate) struct Measured {
     /// Of those that were answered.
     pub(crate) latencies: Latencies,
+    /// Answers that came within the window. Where more is asked than can be served, they are fewer than the calls that were due in it and
+    /// answered some time.
+    pub(crate) answered: u64,
     /// Of the others, most frequent first.
     pub(crate) failures: Vec<Failures>,
     /// The window.
@@ -59,6 +63,10 @@ impl Recorder {
     }
 
     pub(super) fn record(&self, nth: u64, due: Instant, latency: Duration, failure: Option<&Status>) {
+        let answered_at = due + latency;
+        if failure.is_none() && (self.from..self.to).contains(&answered_at) {
+            self.shard(nth).answered += 1;
+        }
         self.in_shard(nth, due, |shard| match failure {
             None => shard.latencies.record(latency),
             Some(status) => {
@@ -74,18 +82,23 @@ impl Recorder {
     }
 
     fn in_shard(&self, nth: u64, due: Instant, note: impl FnOnce(&mut Shard)) {
-        if due >= self.from && due < self.to {
-            let shard = usize::try_from(nth % SHARDS).unwrap_or_default();
-            note(&mut self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner));
+        if (self.from..self.to).contains(&due) {
+            note(&mut self.shard(nth));
         }
     }
 
+    fn shard(&self, nth: u64) -> MutexGuard<'_, Shard> {
+        let shard = usize::try_from(nth % SHARDS).unwrap_or_default();
+        self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn measured(&self) -> Measured {
-        let mut latencies = Latencies::default();
+        let (mut latencies, mut answered) = (Latencies::default(), 0);
         let mut counts: BTreeMap<(String, String), u64> = BTreeMap::new();
         for shard in &self.shards {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             latencies.add(&shard.latencies);
+            answered += shard.answered;
             for (kind, count) in &shard.failures {
                 *counts.entry(kind.clone()).or_default() += count;
             }
@@ -93,7 +106,7 @@ impl Recorder {
         let mut failures: Vec<Failures> =
             counts.into_iter().map(|((code, reason), count)| Failures { code, reason, count }).collect();
         failures.sort_by_key(|failure| std::cmp::Reverse(failure.count));
-        Measured { latencies, failures, window: self.to - self.from }
+        Measured { latencies, answered, failures, window: self.to - self.from }
     }
 }
 
@@ -104,15 +117,10 @@ impl Shard {
 }
 
 impl Measured {
-    /// Calls that were answered, a second.
-    pub(crate) fn per_second(&self) -> f64 {
-        self.answered() / self.window.as_secs_f64()
-    }
-
-    /// Calls that were answered.
+    /// Answers that came within the window, a second.
     #[expect(clippy::cast_precision_loss, reason = "a run has far less than 2^52 calls")]
-    pub(crate) fn answered(&self) -> f64 {
-        self.latencies.count() as f64
+    pub(crate) fn per_second(&self) -> f64 {
+        self.answered as f64 / self.window.as_secs_f64()
     }
 }
 
@@ -136,6 +144,18 @@ mod tests {
     fn codes_have_the_names_of_the_documentation() {
         assert_eq!(code_name(Code::FailedPrecondition), "FAILED_PRECONDITION");
         assert_eq!(code_name(Code::Ok), "OK");
+    }
+
+    #[test]
+    fn throughput_is_what_was_answered_in_time_and_latency_is_of_all_that_were_due() {
+        let start = Instant::now();
+        let recorder = Recorder::new(start, start + Duration::from_secs(1));
+        for seconds in 0..10 {
+            recorder.record(0, start, Duration::from_secs(seconds), None);
+        }
+        let measured = recorder.measured();
+        assert_eq!(measured.latencies.count(), 10);
+        assert!((measured.per_second() - 1.0).abs() < f64::EPSILON);
     }
 
     #[test]

@@ -28,8 +28,8 @@ const PAGE: i32 = 1_000;
 
 /// See the module.
 pub(crate) struct PlaceOrder {
-    souk: Souk,
-    market: Market,
+    pub(super) souk: Souk,
+    pub(super) market: Market,
     dice: Dice,
     spread: Spread,
     lines: usize,
@@ -205,7 +205,7 @@ impl Scenario for PlaceOrder {
         if more > 0 {
             violations.push(format!("and {more} more"));
         }
-        Ok(Verdict { violations, settled_seconds: Some(seconds) })
+        Ok(Verdict { violations, settled_seconds: Some(seconds), news: None })
     }
 }
 

@@ -1,0 +1,68 @@
+//! Goal 8: thousands of streams on one product whose stock changes a hundred times a second; and the same, when every twentieth is not read.
+//! The baseline is ours without these: what they cost the others.
+
+use std::sync::Arc;
+
+use super::goal::{Bound, Goal};
+use super::{Bench, Pairs, Side};
+use crate::cost::used;
+use crate::load::Pace;
+use crate::market::{Market, Size};
+use crate::report::Report;
+use crate::rig::{Form, Rig};
+use crate::scenario::{Audience, Watch};
+use crate::stats::ratio;
+
+const STREAMS: usize = 5_000;
+const SLOW: usize = STREAMS / 20;
+const CHANGES_PER_SECOND: f64 = 100.0;
+/// Of what was offered.
+const ACKNOWLEDGED: f64 = 0.99;
+/// A reader is slowed if news come so many times as late.
+const SLOWED: f64 = 1.5;
+/// Memory with readers who do not read, over that without.
+const MEMORY: f64 = 1.25;
+
+pub(super) async fn compare(bench: &Bench<'_>) -> anyhow::Result<(Vec<Pairs>, Vec<Goal>)> {
+    let rig = bench.rig(Form::Postgres).await?;
+    let (mut pairs, mut bytes) = (Pairs::default(), Vec::new());
+    for _ in 0..bench.args.pairs.max(1) {
+        let (report, grown) = watch(bench, &rig, 0).await?;
+        bytes.push(grown);
+        pairs.baseline.push(report);
+        pairs.ours.push(watch(bench, &rig, SLOW).await?.0);
+    }
+    rig.stop().await;
+    let rates = pairs.each(|with, _| ratio(with.per_second, CHANGES_PER_SECOND));
+    let slowed = pairs.each(|with, without| ratio(news_p99(with), news_p99(without)));
+    let memory = pairs.each(|with, without| ratio(resident(with), resident(without)));
+    let known = pairs.baseline.iter().map(|report| news_p99(report) / 1_000.0).collect();
+    let goals = vec![
+        Goal::new("changes acknowledged, of 100 a second", rates, Bound::AtLeast(ACKNOWLEDGED)),
+        Goal::new("p99 of news, with readers who do not read over without", slowed, Bound::AtMost(SLOWED)),
+        Goal::new("memory, with readers who do not read over without", memory, Bound::AtMost(MEMORY)),
+        Goal::new(format!("p99 of news to {STREAMS} streams, ms"), known, Bound::None),
+        Goal::new("memory of a stream when it is opened, KiB", bytes, Bound::None),
+    ];
+    Ok((vec![pairs], goals))
+}
+
+/// Opens the streams, changes the stock, closes them. What they have taken of the servers' memory, in KiB for each stream.
+async fn watch(bench: &Bench<'_>, rig: &Rig, slow: usize) -> anyhow::Result<(Report, f64)> {
+    let market = Market::prepare(&rig.souk, Size { products: 1, customers: 0 }, &bench.progress).await?;
+    let before = used(&rig.meters).await?;
+    let audience = Audience { streams: STREAMS, slow };
+    let watch = Arc::new(Watch::start(rig.souk.clone(), market.skus[0].clone(), audience, &bench.progress).await?);
+    let opened = before.zip(used(&rig.meters).await?).map(|(before, now)| now.since(&before, 0).grown_bytes);
+    let plan = bench.args.load.plan(Pace::PerSecond(CHANGES_PER_SECOND));
+    let report = bench.ours(rig, &Side { scenario: &watch, meters: &rig.meters }, &plan).await?;
+    Ok((report, opened.unwrap_or(f64::NAN) / 1_024.0 / crate::dice::as_f64(STREAMS)))
+}
+
+fn news_p99(report: &Report) -> f64 {
+    report.news.map_or(f64::NAN, |news| news.latency.p99_us)
+}
+
+fn resident(report: &Report) -> f64 {
+    report.cost.map_or(f64::NAN, |cost| cost.resident_bytes)
+}
