@@ -225,6 +225,8 @@ pub(crate) enum Comparison {
     IdleLatency,
     /// Goal 5: what the interceptors cost over bare tonic.
     Interceptors,
+    /// Goal 6: ten times the products, ten times the orders, ten thousand idle streams.
+    Growth,
     /// Goal 7: orders at 0.5 to 10 times the rate that can be served.
     Overload,
     /// Goal 8: thousands of streams that watch one product.

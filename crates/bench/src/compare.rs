@@ -3,6 +3,7 @@
 
 mod get_product;
 mod goal;
+mod growth;
 mod idle;
 mod interceptors;
 mod overload;
@@ -127,6 +128,7 @@ pub(crate) async fn compare(args: &Compare) -> anyhow::Result<Ended> {
             Comparison::PlaceHot => place::hot(&bench).await?,
             Comparison::IdleLatency => idle::compare(&bench).await?,
             Comparison::Interceptors => interceptors::compare(&bench).await?,
+            Comparison::Growth => growth::compare(&bench).await?,
             Comparison::Overload => overload::compare(&bench).await?,
             Comparison::Watch => watch::compare(&bench).await?,
         };

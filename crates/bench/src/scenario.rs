@@ -16,7 +16,7 @@ pub(crate) use list_orders::ListOrders;
 pub(crate) use login::Login;
 pub(crate) use place_order::PlaceOrder;
 pub(crate) use shop::Shop;
-pub(crate) use watch::{Audience, News, Watch};
+pub(crate) use watch::{Audience, IdleStreams, News, Watch};
 
 /// A scenario. It may be run several times: what it knows of its calls adds up.
 pub(crate) trait Scenario: Calls {

@@ -53,9 +53,14 @@ impl PlaceOrder {
         orders * i64::try_from(self.lines).unwrap_or(i64::MAX)
     }
 
-    fn acknowledged(&self) -> i64 {
+    /// Orders that were acknowledged so far.
+    pub(crate) fn count(&self) -> usize {
         let count = |orders: &Mutex<Vec<String>>| orders.lock().unwrap_or_else(PoisonError::into_inner).len();
-        i64::try_from(self.acknowledged.iter().map(count).sum::<usize>()).unwrap_or(i64::MAX)
+        self.acknowledged.iter().map(count).sum()
+    }
+
+    fn acknowledged(&self) -> i64 {
+        i64::try_from(self.count()).unwrap_or(i64::MAX)
     }
 
     async fn stock(&self) -> anyhow::Result<Stock> {

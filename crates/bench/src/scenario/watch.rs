@@ -3,7 +3,7 @@
 
 mod readers;
 
-pub(crate) use readers::News;
+pub(crate) use readers::{IdleStreams, News};
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use souk_proto_inventory::v1::{MovementReason, ReceiveRequest, WatchStockRequest
 use souk_testkit::shop::new_id;
 use tonic::{Status, Streaming};
 
-use self::readers::{Readers, SlowReaders};
+use self::readers::Readers;
 use super::{Scenario, Verdict};
 use crate::load::Calls;
 use crate::progress::Progress;
@@ -32,13 +32,16 @@ pub(crate) struct Audience {
 const LATE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(20);
 
+/// Bytes of a stream that is not read: its connection takes no more for it.
+const NARROW: u32 = 16 * 1_024;
+
 /// See the module. The streams end with it.
 pub(crate) struct Watch {
     souk: Souk,
     sku: String,
     audience: Audience,
     readers: Readers,
-    slow: tokio::sync::Mutex<SlowReaders>,
+    slow: tokio::sync::Mutex<IdleStreams>,
 }
 
 impl Watch {
@@ -50,7 +53,8 @@ impl Watch {
         progress: &Progress,
     ) -> anyhow::Result<Self> {
         progress.phase("opening streams", audience.streams);
-        let slow = SlowReaders::open(&souk, &sku, audience.slow).await?;
+        let slow = souk.by(connections(audience.slow), Some(NARROW))?;
+        let slow = IdleStreams::open(&slow, &sku, audience.slow).await?;
         let fast = audience.streams.saturating_sub(audience.slow);
         let readers = Readers::open(&souk, &sku, fast, progress).await?;
         Ok(Self { souk, sku, audience, readers, slow: tokio::sync::Mutex::new(slow) })

@@ -161,16 +161,13 @@ impl Board {
     }
 }
 
-/// Readers who do not read, on connections that take little for them.
-pub(super) struct SlowReaders(Vec<Stock>);
+/// Streams that nobody reads.
+pub(crate) struct IdleStreams(Vec<Stock>);
 
-/// Bytes of a stream that its reader has not read.
-const NARROW: u32 = 16 * 1_024;
-
-impl SlowReaders {
-    pub(super) async fn open(souk: &Souk, sku: &str, many: usize) -> anyhow::Result<Self> {
-        let souk = souk.by(connections(many), Some(NARROW))?;
-        let open = async |nth| anyhow::Ok(snapshot(watch(&souk, sku, nth).await?).await?.1);
+impl IdleStreams {
+    /// Opens them on the connections of `souk`, and reads their snapshots.
+    pub(crate) async fn open(souk: &Souk, sku: &str, many: usize) -> anyhow::Result<Self> {
+        let open = async |nth| anyhow::Ok(snapshot(watch(souk, sku, nth).await?).await?.1);
         Ok(Self(stream::iter(0..many).map(open).buffer_unordered(AT_A_TIME).try_collect().await?))
     }
 
