@@ -47,8 +47,7 @@ struct Place {
     spread: Spread,
     ours: Arc<PlaceOrder>,
     plain: Arc<PlainOrders>,
-    /// The plain transaction's database, where pgbench can use it too.
-    url: Option<String>,
+    form: Form,
 }
 
 impl Place {
@@ -56,16 +55,13 @@ impl Place {
         let shape = &bench.args.shape;
         let rig = bench.rig(form).await?;
         let market = Market::prepare(&rig.souk, shape.size(), &bench.progress).await?;
-        let wanted = Wanted { products: market.skus.len(), spread, lines: shape.lines, seed: shape.seed };
-        let (plain, url) = match form {
-            Form::Postgres => {
-                let url = rig.new_database().await?;
-                (PlainOrders::on_postgres(&url, bench.args.pool, &wanted).await?, Some(url))
-            }
-            Form::Embedded => (PlainOrders::on_sqlite(&rig.folder()?.join("plain.sqlite"), &wanted).await?, None),
+        let wanted = wanted(bench, spread);
+        let plain = match form {
+            Form::Postgres => PlainOrders::on_postgres(&rig.new_database().await?, bench.args.pool, &wanted).await?,
+            Form::Embedded => PlainOrders::on_sqlite(&rig.folder()?.join("plain.sqlite"), &wanted).await?,
         };
         let ours = PlaceOrder::new(rig.souk.clone(), market, shape.seed, spread, shape.lines);
-        Ok(Self { rig, spread, ours: Arc::new(ours), plain: Arc::new(plain), url })
+        Ok(Self { rig, spread, ours: Arc::new(ours), plain: Arc::new(plain), form })
     }
 
     async fn in_turn(&self, bench: &Bench<'_>, in_flight: usize) -> anyhow::Result<Pairs> {
@@ -73,20 +69,24 @@ impl Place {
         let theirs = Side { scenario: &self.plain, meters: &[] };
         let plan = bench.args.load.plan(Pace::InFlight(in_flight));
         let pairs = bench.in_turn(&self.rig, ours, theirs, &plan).await?;
-        if let Some(url) = self.url.as_ref().filter(|_| bench.args.shape.lines == 1) {
-            self.show_pgbench(bench, url, in_flight).await?;
+        if self.form == Form::Postgres && bench.args.shape.lines == 1 {
+            self.show_pgbench(bench, in_flight).await?;
         }
         Ok(pairs)
     }
 
     /// Beside ours and the plain transaction, as a look at what the server can do; the goals do not depend on it.
-    async fn show_pgbench(&self, bench: &Bench<'_>, url: &str, in_flight: usize) -> anyhow::Result<()> {
-        let (args, products) = (bench.args, bench.args.shape.size().products);
+    async fn show_pgbench(&self, bench: &Bench<'_>, in_flight: usize) -> anyhow::Result<()> {
+        let (args, wanted) = (bench.args, wanted(bench, self.spread));
+        // In tables of its own: nobody keeps books of its orders.
+        let url = self.rig.new_database().await?;
+        drop(PlainOrders::on_postgres(&url, 1, &wanted).await?);
         for clients in [usize::try_from(args.pool)?, in_flight] {
             bench.progress.phase("pgbench", 0);
             // The server has 200 connections, of which the services have some.
             let clients = clients.min(150);
-            let rate = pgbench::transactions_per_second(url, self.spread, products, clients, args.load.seconds).await?;
+            let rate = pgbench::transactions_per_second(&url, self.spread, wanted.products, clients, args.load.seconds)
+                .await?;
             bench.progress.clear();
             show(&format!("pgbench, the plain transaction, {clients} clients: {rate:.1}/s\n"))?;
         }
@@ -105,6 +105,11 @@ impl Place {
             Goal::new(format!("{what}, by acknowledgements alone"), told, Bound::None),
         ]
     }
+}
+
+fn wanted(bench: &Bench<'_>, spread: Spread) -> Wanted {
+    let shape = &bench.args.shape;
+    Wanted { products: shape.size().products, spread, lines: shape.lines, seed: shape.seed }
 }
 
 /// Orders that were acknowledged and have their stock, a second; of a plain transaction, both are one.
