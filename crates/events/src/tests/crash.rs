@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use souk_db::{Db, DbConfig};
-use souk_testkit::eventually;
+use souk_testkit::{PATIENCE, eventually};
 
 use super::plan::Plan;
 use super::{Plot, World, events, on_both, on_nats_with};
@@ -39,7 +39,8 @@ async fn die(world: World, step: &'static str, hit: u32) {
         plan.crashed().await;
     });
     living.await.unwrap();
-    runtime.shutdown_background();
+    // Not before its threads have ended: a connection that is given back later would be taken for one that lives.
+    tokio::task::spawn_blocking(move || runtime.shutdown_timeout(PATIENCE)).await.unwrap();
 }
 
 /// The dead have shared our pool, as no process would: their connections fail once each, and go.
