@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use souk_db::{Db, DbConfig};
+use souk_db::{Db, DbConfig, Error, Tx, sql};
 use souk_testkit::{PATIENCE, eventually};
 
 use super::plan::Plan;
@@ -43,13 +43,27 @@ async fn die(world: World, step: &'static str, hit: u32) {
     tokio::task::spawn_blocking(move || runtime.shutdown_timeout(PATIENCE)).await.unwrap();
 }
 
-/// The dead have shared our pool, as no process would: their connections fail once each, and go.
+/// The dead have shared our pool, as no process would. A socket of a runtime that has ended answers now and then, so all connections are
+/// ended by the server, and then held all at once, so that each is asked.
 async fn forget_connections_of_the_dead(db: &Db) {
-    let all = usize::try_from(DbConfig::default().connections_max).unwrap();
-    eventually("every connection lives", async || {
-        join_all((0..all).map(|_| db.read())).await.iter().all(Result::is_ok)
+    let end_all = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()";
+    eventually("the server is asked", async || {
+        let Ok(mut tx) = db.read().await else { return false };
+        drop(sql(end_all).execute(&mut tx).await); // it ends itself; SQLite does not know what that is
+        true
     })
     .await;
+    let all = usize::try_from(DbConfig::default().connections_max).unwrap();
+    eventually("every connection lives", async || {
+        join_all((0..all).map(|_| asked(db))).await.iter().all(Result::is_ok)
+    })
+    .await;
+}
+
+async fn asked(db: &Db) -> Result<Tx, Error> {
+    let mut tx = db.read().await?;
+    let (_,): (i64,) = sql("SELECT COUNT(*) FROM inbox").fetch_one(&mut tx).await?;
+    Ok(tx)
 }
 
 /// Runs until the crash, and then, with nothing but the database and what the bus has, to the end.
