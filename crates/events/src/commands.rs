@@ -8,7 +8,7 @@ use anyhow::Context;
 use chrono::{DateTime, Utc};
 use clap::{Arg, ArgMatches, Command};
 use futures::FutureExt;
-use souk_db::Db;
+use souk_db::{Db, MigrationSet};
 use souk_runtime::{Subcommand, say};
 use uuid::Uuid;
 
@@ -19,6 +19,13 @@ use crate::outbox;
 
 /// The database of a service, as its version needs it, and its consumers.
 pub type Opened = (Db, Vec<Arc<Subscription>>);
+
+/// The database, which is `whose`, if it has the tables that this version needs: who only looks changes none.
+pub async fn migrated(db: Db, whose: &str, tables: &[&MigrationSet]) -> anyhow::Result<Db> {
+    let is_migrated = db.is_migrated(tables).await.with_context(|| format!("{whose} cannot be read"))?;
+    anyhow::ensure!(is_migrated, "{whose} is not migrated to this version: `migrate` does it, and so does `serve`");
+    Ok(db)
+}
 
 const FROM: &str = "from";
 const CONSUMER: &str = "consumer";

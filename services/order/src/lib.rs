@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use souk_db::{Db, GroupCommit, InFlight, MigrationSet};
-use souk_events::{Bus, DeadLetterGrpc, Relay, Subscription};
+use souk_events::{Bus, DeadLetterGrpc, Relay, Subscription, commands};
 use souk_interceptors::client::{Channel, IssuedToken, ServiceToken};
 use souk_interceptors::token::{KeySource, PublicKey, Verifier};
 use souk_interceptors::{client, server};
@@ -106,17 +106,6 @@ async fn database(config: &Config, metrics: &Metrics) -> anyhow::Result<Db> {
     Ok(db)
 }
 
-/// The database, if it is migrated: who only looks changes no tables.
-async fn migrated_database(config: &Config) -> anyhow::Result<Db> {
-    let db = connect(config, &Metrics::default()).await?;
-    let is_migrated = db.is_migrated(&TABLES).await.context("the orders' database cannot be read")?;
-    anyhow::ensure!(
-        is_migrated,
-        "the orders' database is not migrated to this version: `migrate` does it, and so does `serve`"
-    );
-    Ok(db)
-}
-
 async fn connect(config: &Config, metrics: &Metrics) -> anyhow::Result<Db> {
     Db::open_measured(&config.database, "order", metrics)
         .await
@@ -125,7 +114,8 @@ async fn connect(config: &Config, metrics: &Metrics) -> anyhow::Result<Db> {
 
 /// The database and the consumers, for what an operator does beside the service: the consumers take no events, and can replay.
 pub async fn for_operators(config: &Config) -> anyhow::Result<(Db, Vec<Arc<Subscription>>)> {
-    let db = migrated_database(config).await?;
+    let db = connect(config, &Metrics::default()).await?;
+    let db = commands::migrated(db, "the orders' database", &TABLES).await?;
     let consumers = consumers::start(&Kernel::new(Clock::system()), config, &db, &Arc::default(), &Bus::memory())?;
     Ok((db, consumers))
 }

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use souk_db::{Db, InFlight, MigrationSet};
-use souk_events::{Bus, Relay, Subscription};
+use souk_events::{Bus, Relay, Subscription, commands};
 use souk_interceptors::server;
 use souk_interceptors::token::Verifier;
 use souk_proto_user::v1::auth_service_server::AuthServiceServer;
@@ -117,7 +117,8 @@ pub async fn migrate(config: &Config) -> anyhow::Result<()> {
 
 /// The database, for what an operator does beside the service. It has no consumers.
 pub async fn for_operators(config: &Config) -> anyhow::Result<(Db, Vec<Arc<Subscription>>)> {
-    Ok((migrated_database(config).await?, Vec::new()))
+    let db = connect(config, &Metrics::default()).await?;
+    Ok((commands::migrated(db, "the user service's database", &TABLES).await?, Vec::new()))
 }
 
 /// Whose tables the database has.
@@ -127,17 +128,6 @@ static TABLES: [&MigrationSet; 3] = [&souk_db::MIGRATIONS, &souk_events::MIGRATI
 async fn database(config: &Config, metrics: &Metrics) -> anyhow::Result<Db> {
     let db = connect(config, metrics).await?;
     db.migrate(&TABLES).await.context("the user service's database cannot be migrated")?;
-    Ok(db)
-}
-
-/// The database, if it is migrated: who only looks changes no tables.
-async fn migrated_database(config: &Config) -> anyhow::Result<Db> {
-    let db = connect(config, &Metrics::default()).await?;
-    let is_migrated = db.is_migrated(&TABLES).await.context("the user service's database cannot be read")?;
-    anyhow::ensure!(
-        is_migrated,
-        "the user service's database is not migrated to this version: `migrate` does it, and so does `serve`"
-    );
     Ok(db)
 }
 
