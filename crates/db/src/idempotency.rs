@@ -75,29 +75,26 @@ pub async fn find(tx: &mut Tx, key: &Key, fingerprint: &[u8; 32]) -> Result<Seen
 
 /// What was answered under those of `keys` that are known.
 pub async fn find_many(tx: &mut Tx, keys: &[Key]) -> Result<Vec<Stored>, Error> {
-    let statements = many(
+    let look_up = many(
         "WITH k (caller, method, request_id) AS (VALUES {rows})
          SELECT i.caller, i.method, i.request_id, i.fingerprint, i.response
          FROM k JOIN idempotency_keys i ON i.caller = k.caller AND i.method = k.method AND i.request_id = k.request_id",
         keys,
         |row, key| row.bind(&key.caller).bind(&key.method).bind(key.request_id),
     );
-    let mut found = Vec::new();
-    for statement in statements {
-        for row in statement.fetch_all::<StoredRow>(tx).await? {
-            found.push(Stored {
-                key: Key { caller: row.caller, method: row.method, request_id: row.request_id },
-                fingerprint: row.fingerprint.try_into().map_err(|_| Error::bug("a fingerprint has 32 bytes"))?,
-                response: row.response,
-            });
-        }
-    }
-    Ok(found)
+    let stored = |row: StoredRow| {
+        Ok(Stored {
+            key: Key { caller: row.caller, method: row.method, request_id: row.request_id },
+            fingerprint: row.fingerprint.try_into().map_err(|_| Error::bug("a fingerprint has 32 bytes"))?,
+            response: row.response,
+        })
+    };
+    look_up.fetch_all(tx).await?.into_iter().map(stored).collect()
 }
 
 /// Keeps answers; a conflict, if another transaction has taken one of the keys since.
 pub async fn keep(tx: &mut Tx, stored: &[Stored], now: DateTime<Utc>) -> Result<(), Error> {
-    let statements = many(
+    let insert = many(
         "INSERT INTO idempotency_keys (caller, method, request_id, fingerprint, response, created_at) VALUES {rows}
          ON CONFLICT DO NOTHING",
         stored,
@@ -110,10 +107,7 @@ pub async fn keep(tx: &mut Tx, stored: &[Stored], now: DateTime<Utc>) -> Result<
                 .bind(now)
         },
     );
-    let mut kept = 0;
-    for statement in statements {
-        kept += statement.execute(tx).await?;
-    }
+    let kept = insert.execute(tx).await?;
     if usize::try_from(kept) == Ok(stored.len()) { Ok(()) } else { Err(Error::conflict("a key was taken")) }
 }
 

@@ -1,66 +1,143 @@
 //! One statement for many rows: set-based INSERT, UPDATE and look-ups.
 
-use crate::statement::{Statement, sql};
+use crate::connect::Engine;
+use crate::error::Error;
+use crate::statement::{Row, Statement, sql};
+use crate::transaction::Tx;
+use crate::value::Value;
 
-/// The marker that becomes `($1, $2), ($3, $4), …`.
-const ROWS: &str = "{rows}";
-/// Rows in one statement. With the widest row of Souk (17 values) that is well under SQLite's limit of 32,766 values.
-const ROWS_MAX: usize = 512;
+/// The marker that becomes the rows.
+const ROWS: &str = "VALUES {rows}";
+/// Rows in one statement on SQLite. With the widest row of Souk (17 values) that is well under its limit of 32,766 values.
+const SQLITE_ROWS_MAX: usize = 512;
 
-/// Statements that together carry all `rows`, each bound by `bind`; `{rows}` in `template` stands for the list of values.
+/// A statement that carries many rows.
+#[derive(Clone, Debug)]
+#[must_use = "a statement does nothing until it is executed or fetched"]
+pub struct Many<'t> {
+    template: &'t str,
+    /// Row by row.
+    values: Vec<Value>,
+    columns: usize,
+}
+
+/// A statement that carries all `rows`, each bound by `bind`; `VALUES {rows}` in `template` stands for them, and it has no other values.
+/// Without rows it does nothing.
 ///
 /// ```
-/// # let lines: Vec<(String, i64)> = Vec::new();
-/// souk_db::many("INSERT INTO lines (sku, quantity) VALUES {rows} ON CONFLICT DO NOTHING", &lines, |row, line| row.bind(&line.0).bind(line.1));
-/// souk_db::many(
-///     "WITH v (sku, quantity) AS (VALUES {rows}) UPDATE lines SET quantity = v.quantity FROM v WHERE lines.sku = v.sku",
-///     &lines,
-///     |row, line| row.bind(&line.0).bind(line.1),
-/// );
+/// # async fn example(tx: &mut souk_db::Tx, lines: Vec<(String, i64)>) -> Result<(), souk_db::Error> {
+/// let insert = "INSERT INTO lines (sku, quantity) VALUES {rows} ON CONFLICT DO NOTHING";
+/// souk_db::many(insert, &lines, |row, line| row.bind(&line.0).bind(line.1)).execute(tx).await?;
+/// let update = "WITH v (sku, quantity) AS (VALUES {rows}) UPDATE lines SET quantity = v.quantity FROM v WHERE lines.sku = v.sku";
+/// souk_db::many(update, &lines, |row, line| row.bind(&line.0).bind(line.1)).execute(tx).await?;
+/// # Ok(())
+/// # }
 /// ```
 ///
-/// The rows are cut into powers of two, so that a handful of texts serves every number of rows and stays prepared. The values carry
-/// their types, so that PostgreSQL needs no casts.
-pub fn many<T>(template: &str, rows: &[T], bind: impl Fn(Statement, &T) -> Statement) -> Vec<Statement> {
-    let mut statements = Vec::new();
-    let mut rest = rows;
-    while !rest.is_empty() {
-        let (chunk, after) = rest.split_at(power_of_two_within(rest.len()));
-        let mut statement = chunk.iter().fold(sql(""), &bind);
-        let columns = statement.values_len() / chunk.len();
-        statement.set_text(template.replace(ROWS, &placeholders(chunk.len(), columns)));
-        statements.push(statement);
-        rest = after;
+/// On PostgreSQL the rows are one array a column, so that one text, always prepared, and one round trip serve any number of rows. SQLite
+/// has no arrays: there they are cut into powers of two, so that a handful of texts serves any number. The values carry their types, so
+/// that neither needs casts.
+pub fn many<'t, T>(template: &'t str, rows: &[T], bind: impl Fn(Statement, &T) -> Statement) -> Many<'t> {
+    let values = rows.iter().fold(sql(""), bind).into_values();
+    Many { template, columns: values.len() / rows.len().max(1), values }
+}
+
+impl Many<'_> {
+    /// Runs it; the number of rows that it touched.
+    pub async fn execute(self, tx: &mut Tx) -> Result<u64, Error> {
+        let mut touched = 0;
+        for statement in self.statements(tx.engine()) {
+            touched += statement.execute(tx).await?;
+        }
+        Ok(touched)
     }
-    statements
+
+    /// Every row that it returns.
+    pub async fn fetch_all<R: Row>(self, tx: &mut Tx) -> Result<Vec<R>, Error> {
+        let mut found = Vec::new();
+        for statement in self.statements(tx.engine()) {
+            found.extend(statement.fetch_all(tx).await?);
+        }
+        Ok(found)
+    }
+
+    fn statements(self, engine: Engine) -> Vec<Statement> {
+        match engine {
+            _ if self.values.is_empty() => Vec::new(),
+            Engine::Postgres => vec![self.of_arrays()],
+            Engine::Sqlite => self.of_lists(),
+        }
+    }
+
+    fn of_arrays(self) -> Statement {
+        let places: Vec<String> = (1..=self.columns).map(|place| format!("${place}")).collect();
+        let text = self.template.replace(ROWS, &format!("SELECT * FROM UNNEST({})", places.join(", ")));
+        let mut columns = vec![Vec::with_capacity(self.values.len() / self.columns); self.columns];
+        for (nth, value) in self.values.into_iter().enumerate() {
+            columns[nth % self.columns].push(value);
+        }
+        Statement::of_columns(text, columns)
+    }
+
+    fn of_lists(self) -> Vec<Statement> {
+        let row = format!("({})", vec!["?"; self.columns].join(", "));
+        let mut rows_left = self.values.len() / self.columns;
+        let mut values = self.values.into_iter();
+        let mut statements = Vec::new();
+        while rows_left > 0 {
+            let rows = power_of_two_within(rows_left);
+            let text = self.template.replace(ROWS, &format!("VALUES {}", vec![row.as_str(); rows].join(", ")));
+            statements.push(values.by_ref().take(rows * self.columns).fold(sql(text), Statement::bind));
+            rows_left -= rows;
+        }
+        statements
+    }
 }
 
 fn power_of_two_within(count: usize) -> usize {
-    1 << count.min(ROWS_MAX).ilog2()
-}
-
-fn placeholders(rows: usize, columns: usize) -> String {
-    let row = |row: usize| {
-        let values: Vec<String> = (1..=columns).map(|column| format!("${}", row * columns + column)).collect();
-        format!("({})", values.join(", "))
-    };
-    (0..rows).map(row).collect::<Vec<_>>().join(", ")
+    1 << count.min(SQLITE_ROWS_MAX).ilog2()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
+    fn numbers(count: usize) -> Vec<i64> {
+        (0..).take(count).collect()
+    }
+
     #[test]
-    fn any_number_of_rows_is_carried_by_few_texts() {
-        let mut texts = std::collections::BTreeSet::new();
+    fn on_sqlite_any_number_of_rows_is_carried_by_few_texts() {
+        let mut texts = BTreeSet::new();
         for count in 0..2_000_usize {
-            let rows: Vec<i64> = (0..).take(count).collect();
-            let statements = many("{rows}", &rows, |row, value| row.bind(*value));
-            assert_eq!(statements.iter().map(Statement::values_len).sum::<usize>(), count);
-            texts.extend(statements.iter().map(Statement::values_len));
+            let many = many("VALUES {rows}", &numbers(count), |row, value| row.bind(*value).bind(0_i64));
+            let statements = many.statements(Engine::Sqlite);
+            texts.extend(statements.iter().map(|statement| statement.text().to_owned()));
+            let values: usize = statements.into_iter().map(|statement| statement.into_values().len()).sum();
+            assert_eq!(values, 2 * count);
         }
         assert_eq!(texts.len(), 10);
-        assert_eq!(placeholders(2, 2), "($1, $2), ($3, $4)");
+        assert!(texts.contains("VALUES (?, ?), (?, ?)"));
+    }
+
+    #[test]
+    fn on_postgresql_any_number_of_rows_is_carried_by_one_text() {
+        let text = |count: usize| {
+            let many = many("WITH v (a, b) AS (VALUES {rows}) …", &numbers(count), |row, n| row.bind(*n).bind(*n));
+            let statements = many.statements(Engine::Postgres);
+            assert_eq!(statements.len(), 1);
+            statements[0].text().to_owned()
+        };
+        assert_eq!(text(1), "WITH v (a, b) AS (SELECT * FROM UNNEST($1, $2)) …");
+        assert_eq!(text(1_000), text(1));
+    }
+
+    #[test]
+    fn without_rows_nothing_is_asked() {
+        for engine in [Engine::Sqlite, Engine::Postgres] {
+            assert!(many("VALUES {rows}", &numbers(0), |row, n| row.bind(*n)).statements(engine).is_empty());
+        }
     }
 }

@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, FromRow};
 use crate::error::Error;
 use crate::span;
 use crate::transaction::{Inner, Tx};
-use crate::value::Value;
+use crate::value::{self, Value};
 
 /// A row that both engines can fill: `#[derive(sqlx::FromRow)]`, or a tuple.
 pub trait Row: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin {}
@@ -22,14 +22,21 @@ impl<R> Row for R where R: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, 
 pub struct Statement {
     text: Cow<'static, str>,
     values: Vec<Value>,
+    /// On PostgreSQL, and after the values: arrays.
+    columns: Vec<Vec<Value>>,
 }
 
 /// A statement. Its text is ours, never a caller's: values are bound.
 pub fn sql(text: impl Into<Cow<'static, str>>) -> Statement {
-    Statement { text: text.into(), values: Vec::new() }
+    Statement { text: text.into(), values: Vec::new(), columns: Vec::new() }
 }
 
 impl Statement {
+    /// A statement of PostgreSQL's, each of whose values is an array.
+    pub(crate) fn of_columns(text: String, columns: Vec<Vec<Value>>) -> Self {
+        Self { text: text.into(), values: Vec::new(), columns }
+    }
+
     /// The value of the next `$n`.
     pub fn bind(mut self, value: impl Into<Value>) -> Self {
         self.values.push(value.into());
@@ -108,12 +115,13 @@ impl Statement {
         self.fetch_optional(tx).await?.ok_or_else(|| sqlx::Error::RowNotFound.into())
     }
 
-    pub(crate) fn values_len(&self) -> usize {
-        self.values.len()
+    #[cfg(test)]
+    pub(crate) fn text(&self) -> &str {
+        &self.text
     }
 
-    pub(crate) fn set_text(&mut self, text: String) {
-        self.text = text.into();
+    pub(crate) fn into_values(self) -> Vec<Value> {
+        self.values
     }
 
     fn for_sqlite(self) -> Result<(Cow<'static, str>, SqliteArguments), Error> {
@@ -128,6 +136,9 @@ impl Statement {
         let mut arguments = PgArguments::default();
         for value in self.values {
             value.add_to_postgres(&mut arguments)?;
+        }
+        for column in self.columns {
+            value::add_column_to_postgres(column, &mut arguments)?;
         }
         Ok((self.text, arguments))
     }

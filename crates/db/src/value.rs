@@ -49,6 +49,30 @@ impl Value {
     }
 }
 
+/// Adds an array: the values of one column, which are all of one kind.
+pub(crate) fn add_column_to_postgres(column: Vec<Value>, arguments: &mut PgArguments) -> Result<(), sqlx::Error> {
+    macro_rules! add {
+        ($variant:ident, $value:ident => $into:expr) => {{
+            let of_kind = |value| match value {
+                Value::$variant($value) => Some($into),
+                _ => None,
+            };
+            let array: Option<Vec<_>> = column.into_iter().map(of_kind).collect();
+            arguments.add(array.ok_or_else(|| sqlx::Error::Encode("a column has values of two kinds".into()))?)
+        }};
+    }
+    match column.first() {
+        None => Err("a column without values has no kind".into()),
+        Some(Value::Integer(_)) => add!(Integer, value => value),
+        Some(Value::Boolean(_)) => add!(Boolean, value => value),
+        Some(Value::Text(_)) => add!(Text, value => value),
+        Some(Value::Uuid(_)) => add!(Uuid, value => value),
+        Some(Value::Time(_)) => add!(Time, value => value.map(|time| time.trunc_subsecs(6))),
+        Some(Value::Bytes(_)) => add!(Bytes, value => value),
+    }
+    .map_err(sqlx::Error::Encode)
+}
+
 macro_rules! from {
     ($($from:ty => $variant:ident($value:ident) $into:expr;)*) => {$(
         impl From<$from> for Value {

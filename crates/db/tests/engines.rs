@@ -52,11 +52,10 @@ async fn every_type_comes_back_as_it_went_in() {
         let empty = All { id: i64::MIN, b: None, s: None, u: None, at: None, x: None };
         let mut tx = db.write().await.unwrap();
         let rows = [&full, &empty];
-        for statement in many("INSERT INTO t (id, b, s, u, at, x) VALUES {rows}", &rows, |row, all| {
+        let insert = many("INSERT INTO t (id, b, s, u, at, x) VALUES {rows}", &rows, |row, all| {
             row.bind(all.id).bind(all.b).bind(all.s.clone()).bind(all.u).bind(all.at).bind(all.x.clone())
-        }) {
-            assert_eq!(statement.execute(&mut tx).await.unwrap(), 2);
-        }
+        });
+        assert_eq!(insert.execute(&mut tx).await.unwrap(), 2);
         tx.commit().await.unwrap();
         let mut tx = db.read().await.unwrap();
         let read: Vec<All> = sql("SELECT id, b, s, u, at, x FROM t ORDER BY id DESC").fetch_all(&mut tx).await.unwrap();
@@ -71,11 +70,10 @@ async fn a_time_is_cut_to_microseconds_and_sorts_by_time() {
         table(&db).await;
         let mut tx = db.write().await.unwrap();
         let times: Vec<i64> = vec![0, 1, 999, 1_000, 500_000, 1_000_000];
-        for statement in many("INSERT INTO t (id, at) VALUES {rows}", &times, |row, micros| {
+        let insert = many("INSERT INTO t (id, at) VALUES {rows}", &times, |row, micros| {
             row.bind(*micros).bind(time(*micros) + TimeDelta::nanoseconds(999))
-        }) {
-            statement.execute(&mut tx).await.unwrap();
-        }
+        });
+        insert.execute(&mut tx).await.unwrap();
         let read: Vec<(i64, DateTime<Utc>)> = sql("SELECT id, at FROM t ORDER BY at").fetch_all(&mut tx).await.unwrap();
         let expected: Vec<_> = times.iter().map(|micros| (*micros, time(*micros))).collect();
         assert_eq!(read, expected);
@@ -92,20 +90,14 @@ async fn many_rows_are_updated_and_looked_up_by_one_template() {
         table(&db).await;
         let mut tx = db.write().await.unwrap();
         let rows: Vec<i64> = (0..700).collect();
-        for statement in many("INSERT INTO t (id, s) VALUES {rows}", &rows, |row, id| row.bind(*id).bind("old")) {
-            statement.execute(&mut tx).await.unwrap();
-        }
+        let insert = many("INSERT INTO t (id, s) VALUES {rows}", &rows, |row, id| row.bind(*id).bind("old"));
+        assert_eq!(insert.execute(&mut tx).await.unwrap(), 700);
         let update = "WITH v (id, s) AS (VALUES {rows}) UPDATE t SET s = v.s FROM v WHERE t.id = v.id";
-        let mut touched = 0;
-        for statement in many(update, &rows[..300], |row, id| row.bind(*id).bind(format!("new {id}"))) {
-            touched += statement.execute(&mut tx).await.unwrap();
-        }
-        assert_eq!(touched, 300);
+        let update = many(update, &rows[..300], |row, id| row.bind(*id).bind(format!("new {id}")));
+        assert_eq!(update.execute(&mut tx).await.unwrap(), 300);
         let look_up = "WITH v (id) AS (VALUES {rows}) SELECT t.id, t.s FROM v JOIN t ON t.id = v.id ORDER BY t.id";
-        let mut found: Vec<(i64, String)> = Vec::new();
-        for statement in many(look_up, &[299_i64, 300, 5_000], |row, id| row.bind(*id)) {
-            found.extend(statement.fetch_all(&mut tx).await.unwrap());
-        }
+        let look_up = many(look_up, &[299_i64, 300, 5_000], |row, id| row.bind(*id));
+        let found: Vec<(i64, String)> = look_up.fetch_all(&mut tx).await.unwrap();
         assert_eq!(found, [(299, "new 299".into()), (300, "old".into())]);
     })
     .await;

@@ -14,7 +14,7 @@ use crate::position;
 
 /// Writes events in the caller's transaction, which is that of what they tell. After its commit: [`crate::RelayHandle::wake`].
 pub async fn append(tx: &mut Tx, events: &[Event]) -> Result<(), Error> {
-    let statements = many(
+    let insert = many(
         "INSERT INTO outbox (event_id, aggregate, version, subject, kind, source, time, traceparent, data) VALUES {rows}",
         events,
         |row, event| {
@@ -29,10 +29,7 @@ pub async fn append(tx: &mut Tx, events: &[Event]) -> Result<(), Error> {
                 .bind(event.data.as_slice())
         },
     );
-    for statement in statements {
-        statement.execute(tx).await?;
-    }
-    Ok(())
+    insert.execute(tx).await.map(drop)
 }
 
 /// Has everything published again that was published from `from` on, or ever, and is still kept: the relay does it, before it publishes
@@ -119,10 +116,7 @@ fn by_aggregate(events: Vec<Event>, bounds: Bounds) -> Unpublished {
 pub(crate) async fn mark_published(tx: &mut Tx, events: &[Uuid], now: DateTime<Utc>) -> Result<(), Error> {
     let text = "WITH v (event_id, published_at) AS (VALUES {rows})
                 UPDATE outbox SET published_at = v.published_at FROM v WHERE outbox.event_id = v.event_id";
-    for statement in many(text, events, |row, id| row.bind(*id).bind(now)) {
-        statement.execute(tx).await?;
-    }
-    Ok(())
+    many(text, events, |row, id| row.bind(*id).bind(now)).execute(tx).await.map(drop)
 }
 
 /// Deletes up to `limit` events that were published before `before`; how many.

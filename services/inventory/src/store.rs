@@ -8,7 +8,7 @@ mod stock;
 
 use std::fmt::Display;
 
-use souk_db::{Error, MigrationSet, Statement, Tx};
+use souk_db::{Error, MigrationSet};
 
 pub use book::{due_among, load, save};
 pub use movements::list_movements;
@@ -28,15 +28,6 @@ pub static MIGRATIONS: MigrationSet = MigrationSet {
 /// A row that is not what this service writes.
 fn corrupt(what: &str, why: impl Display) -> Error {
     Error::bug(format!("{what}: {why}"))
-}
-
-/// How many rows the statements touch in all.
-async fn execute_all(tx: &mut Tx, statements: Vec<Statement>) -> Result<u64, Error> {
-    let mut touched = 0;
-    for statement in statements {
-        touched += statement.execute(tx).await?;
-    }
-    Ok(touched)
 }
 
 /// Fails where a statement touched fewer rows than it was given: a concurrent transaction was faster.

@@ -16,7 +16,7 @@ use souk_db::{Engine, Error, Statement, Tx, many};
 use uuid::Uuid;
 
 use super::stock::stock_key;
-use super::{all_touched, corrupt, execute_all, movements, stock};
+use super::{all_touched, corrupt, movements, stock};
 use crate::domain::book::{AnswerKey, Changed, Changes, Given, Kept, Loaded, Origin};
 use crate::domain::reservation::{Line, State};
 use crate::domain::{Command, Location, Reservation, Sku, StockKey, StockLevel};
@@ -37,11 +37,8 @@ pub async fn due_among(
          WHERE l.held > 0 AND l.expires_at <= v.now LIMIT {limit}"
     );
     let bind = |row: Statement, key: &&StockKey| row.bind(key.sku.as_str()).bind(key.location.as_str()).bind(now);
-    let mut due = BTreeSet::new();
-    for statement in many(&text, &keys, bind) {
-        due.extend(statement.fetch_all::<(Uuid,)>(tx).await?.into_iter().map(|(id,)| id));
-    }
-    Ok(due)
+    let due: Vec<(Uuid,)> = many(&text, &keys, bind).fetch_all(tx).await?;
+    Ok(due.into_iter().map(|(id,)| id).collect())
 }
 
 /// Everything that `commands` and the holds `due` touch, locked.
@@ -69,13 +66,8 @@ pub async fn load(
 async fn keys_of_lines(tx: &mut Tx, ids: &[Uuid]) -> Result<Vec<StockKey>, Error> {
     let text = "WITH v (id) AS (VALUES {rows})
          SELECT DISTINCT l.sku, l.location FROM v JOIN reservation_lines l ON l.reservation_id = v.id";
-    let mut keys = Vec::new();
-    for statement in many(text, ids, |row, id| row.bind(*id)) {
-        for (sku, location) in statement.fetch_all::<(String, String)>(tx).await? {
-            keys.push(stock_key(&sku, &location)?);
-        }
-    }
-    Ok(keys)
+    let keys: Vec<(String, String)> = many(text, ids, |row, id| row.bind(*id)).fetch_all(tx).await?;
+    keys.iter().map(|(sku, location)| stock_key(sku, location)).collect()
 }
 
 /// The records, those without a row as zeros; those of unknown products or locations are left out, and the unknown locations named.
@@ -148,10 +140,7 @@ async fn reservations(tx: &mut Tx, ids: &[Uuid]) -> Result<Vec<Kept>, Error> {
          SELECT r.id, r.state, r.expires_at, r.created_at, r.updated_at, r.version, r.caller, r.request_id, r.fingerprint
          FROM v JOIN reservations r ON r.id = v.id {lock}"
     );
-    let mut rows: Vec<ReservationRow> = Vec::new();
-    for statement in many(&text, ids, |row, id| row.bind(*id)) {
-        rows.extend(statement.fetch_all::<ReservationRow>(tx).await?);
-    }
+    let rows: Vec<ReservationRow> = many(&text, ids, |row, id| row.bind(*id)).fetch_all(tx).await?;
     let found: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
     let mut lines = lines(tx, &found).await?;
     rows.into_iter()
@@ -167,18 +156,16 @@ async fn lines(tx: &mut Tx, ids: &[Uuid]) -> Result<HashMap<Uuid, Vec<Line>>, Er
          SELECT l.reservation_id, l.sku, l.location, l.requested, l.held, l.committed, l.released, l.expired
          FROM v JOIN reservation_lines l ON l.reservation_id = v.id ORDER BY l.reservation_id, l.sku, l.location";
     let mut lines: HashMap<Uuid, Vec<Line>> = HashMap::new();
-    for statement in many(text, ids, |row, id| row.bind(*id)) {
-        for row in statement.fetch_all::<LineRow>(tx).await? {
-            let line = Line {
-                key: stock_key(&row.sku, &row.location)?,
-                requested: row.requested,
-                held: row.held,
-                committed: row.committed,
-                released: row.released,
-                expired: row.expired,
-            };
-            lines.entry(row.reservation_id).or_default().push(line);
-        }
+    for row in many(text, ids, |row, id| row.bind(*id)).fetch_all::<LineRow>(tx).await? {
+        let line = Line {
+            key: stock_key(&row.sku, &row.location)?,
+            requested: row.requested,
+            held: row.held,
+            committed: row.committed,
+            released: row.released,
+            expired: row.expired,
+        };
+        lines.entry(row.reservation_id).or_default().push(line);
     }
     Ok(lines)
 }
@@ -239,21 +226,21 @@ async fn save_stocks(tx: &mut Tx, changed: &[Changed<StockLevel>]) -> Result<(),
     let (new, known) = parted(changed);
     let insert = "INSERT INTO stock (sku, location, on_hand, held, allocated, safety, incoming, version, on_hand_version, updated_at)
          VALUES {rows} ON CONFLICT DO NOTHING";
-    all_touched(execute_all(tx, many(insert, &new, bind)).await?, new.len(), "a stock record")?;
+    all_touched(many(insert, &new, bind).execute(tx).await?, new.len(), "a stock record")?;
     let update = "WITH v (sku, location, on_hand, held, allocated, safety, incoming, version, on_hand_version, updated_at,
              version_before) AS (VALUES {rows})
          UPDATE stock SET on_hand = v.on_hand, held = v.held, allocated = v.allocated, safety = v.safety, incoming = v.incoming,
              version = v.version, on_hand_version = v.on_hand_version, updated_at = v.updated_at
          FROM v WHERE stock.sku = v.sku AND stock.location = v.location AND stock.version = v.version_before";
-    let statements = many(update, &known, |row, changed| bind(row, changed).bind(changed.version_before));
-    all_touched(execute_all(tx, statements).await?, known.len(), "a stock record")
+    let statement = many(update, &known, |row, changed| bind(row, changed).bind(changed.version_before));
+    all_touched(statement.execute(tx).await?, known.len(), "a stock record")
 }
 
 async fn save_reservations(tx: &mut Tx, changed: &[Changed<Kept>]) -> Result<(), Error> {
     let (new, known) = parted(changed);
     let insert = "INSERT INTO reservations (id, state, expires_at, created_at, updated_at, version, caller, request_id, fingerprint)
          VALUES {rows} ON CONFLICT DO NOTHING";
-    let statements = many(insert, &new, |row, changed| {
+    let statement = many(insert, &new, |row, changed| {
         let Kept { reservation, origin } = &changed.now;
         row.bind(reservation.id)
             .bind(reservation.state.as_str())
@@ -265,11 +252,11 @@ async fn save_reservations(tx: &mut Tx, changed: &[Changed<Kept>]) -> Result<(),
             .bind(origin.request_id)
             .bind(origin.fingerprint)
     });
-    all_touched(execute_all(tx, statements).await?, new.len(), "a reservation")?;
+    all_touched(statement.execute(tx).await?, new.len(), "a reservation")?;
     let update = "WITH v (id, state, updated_at, version, version_before) AS (VALUES {rows})
          UPDATE reservations SET state = v.state, updated_at = v.updated_at, version = v.version
          FROM v WHERE reservations.id = v.id AND reservations.version = v.version_before";
-    let statements = many(update, &known, |row, changed| {
+    let statement = many(update, &known, |row, changed| {
         let reservation = &changed.now.reservation;
         row.bind(reservation.id)
             .bind(reservation.state.as_str())
@@ -277,7 +264,7 @@ async fn save_reservations(tx: &mut Tx, changed: &[Changed<Kept>]) -> Result<(),
             .bind(reservation.version)
             .bind(changed.version_before)
     });
-    all_touched(execute_all(tx, statements).await?, known.len(), "a reservation")
+    all_touched(statement.execute(tx).await?, known.len(), "a reservation")
 }
 
 async fn save_lines(tx: &mut Tx, changed: &[Changed<Kept>]) -> Result<(), Error> {
@@ -290,18 +277,18 @@ async fn save_lines(tx: &mut Tx, changed: &[Changed<Kept>]) -> Result<(), Error>
     let insert = "INSERT INTO reservation_lines (reservation_id, sku, location, requested, expires_at, held, committed, released, expired)
          VALUES {rows}";
     let lines = lines_of(&new);
-    let statements = many(insert, &lines, |row, (reservation, line)| {
+    let statement = many(insert, &lines, |row, (reservation, line)| {
         bind_parts(bind_name(row, reservation, line).bind(line.requested).bind(reservation.expires_at), line)
     });
-    all_touched(execute_all(tx, statements).await?, lines.len(), "a line")?;
+    all_touched(statement.execute(tx).await?, lines.len(), "a line")?;
     let update = "WITH v (reservation_id, sku, location, held, committed, released, expired) AS (VALUES {rows})
          UPDATE reservation_lines SET held = v.held, committed = v.committed, released = v.released, expired = v.expired
          FROM v WHERE reservation_lines.reservation_id = v.reservation_id AND reservation_lines.sku = v.sku
              AND reservation_lines.location = v.location";
     let lines = lines_of(&known);
-    let statements =
+    let statement =
         many(update, &lines, |row, (reservation, line)| bind_parts(bind_name(row, reservation, line), line));
-    all_touched(execute_all(tx, statements).await?, lines.len(), "a line")
+    all_touched(statement.execute(tx).await?, lines.len(), "a line")
 }
 
 fn lines_of<'c>(changed: &[&'c Changed<Kept>]) -> Vec<(&'c Reservation, &'c Line)> {

@@ -4,8 +4,8 @@ use chrono::{DateTime, Utc};
 use souk_db::{Error, Statement, Tx, many, sql};
 use uuid::Uuid;
 
+use super::corrupt;
 use super::stock::stock_key;
-use super::{corrupt, execute_all};
 use crate::domain::StockKey;
 use crate::domain::movement::{Movement, Operation, Reason};
 use crate::domain::stock::Delta;
@@ -78,7 +78,7 @@ pub async fn list_movements(
 pub(super) async fn insert(tx: &mut Tx, movements: &[Movement]) -> Result<(), Error> {
     let text = "INSERT INTO movements (sku, location, seq, operation, on_hand_delta, held_delta, allocated_delta, safety_delta,
              incoming_delta, reason, reference, actor, request_id, reservation_id, created_at) VALUES {rows}";
-    execute_all(tx, many(text, movements, bind)).await.map(drop)
+    many(text, movements, bind).execute(tx).await.map(drop)
 }
 
 fn bind(row: Statement, movement: &Movement) -> Statement {

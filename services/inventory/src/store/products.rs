@@ -7,7 +7,7 @@ use souk_db::{Engine, Error, Statement, Tx, many, sql};
 use souk_proto_common::{Currency, Money};
 use uuid::Uuid;
 
-use super::{all_touched, corrupt, execute_all};
+use super::{all_touched, corrupt};
 use crate::domain::book::{Changed, Origin};
 use crate::domain::product::Details;
 use crate::domain::{Product, Sku};
@@ -110,13 +110,8 @@ pub async fn products_to_change(tx: &mut Tx, skus: &[Sku]) -> Result<Vec<SavedPr
 async fn by_sku(tx: &mut Tx, skus: &[Sku], lock: &str) -> Result<Vec<SavedProduct>, Error> {
     let text =
         format!("WITH v (sku) AS (VALUES {{rows}}) SELECT {COLUMNS} FROM v JOIN products p ON p.sku = v.sku {lock}");
-    let mut found = Vec::new();
-    for statement in many(&text, skus, |row, sku| row.bind(sku.as_str())) {
-        for row in statement.fetch_all::<ProductRow>(tx).await? {
-            found.push(row.try_into()?);
-        }
-    }
-    Ok(found)
+    let rows: Vec<ProductRow> = many(&text, skus, |row, sku| row.bind(sku.as_str())).fetch_all(tx).await?;
+    rows.into_iter().map(SavedProduct::try_from).collect()
 }
 
 /// Up to `limit` products after `after`, in the order of their skus.
@@ -130,20 +125,20 @@ pub async fn list_products(tx: &mut Tx, after: Option<&Sku>, limit: usize) -> Re
 
 /// Adds a product; `false`: its sku is taken.
 pub async fn insert_product(tx: &mut Tx, saved: &SavedProduct) -> Result<bool, Error> {
-    Ok(execute_all(tx, many(INSERT, std::slice::from_ref(saved), bind_new)).await? == 1)
+    Ok(many(INSERT, std::slice::from_ref(saved), bind_new).execute(tx).await? == 1)
 }
 
 /// Writes the product's new state; fails if it has moved on from `version_before`.
 pub async fn update_product(tx: &mut Tx, changed: &Changed<Product>) -> Result<(), Error> {
-    let touched = execute_all(tx, many(UPDATE, std::slice::from_ref(changed), bind_changed)).await?;
+    let touched = many(UPDATE, std::slice::from_ref(changed), bind_changed).execute(tx).await?;
     all_touched(touched, 1, "a product")
 }
 
 /// Writes new products and new states of others, each at most once.
 pub async fn save_products(tx: &mut Tx, new: &[SavedProduct], changed: &[Changed<Product>]) -> Result<(), Error> {
-    let inserted = execute_all(tx, many(INSERT, new, bind_new)).await?;
+    let inserted = many(INSERT, new, bind_new).execute(tx).await?;
     all_touched(inserted, new.len(), "a sku")?;
-    let updated = execute_all(tx, many(UPDATE, changed, bind_changed)).await?;
+    let updated = many(UPDATE, changed, bind_changed).execute(tx).await?;
     all_touched(updated, changed.len(), "a product")
 }
 

@@ -59,39 +59,24 @@ pub(super) async fn rows(tx: &mut Tx, keys: &[StockKey], lock: &str) -> Result<H
         "WITH v (sku, location) AS (VALUES {{rows}})
          SELECT {COLUMNS} FROM v JOIN stock s ON s.sku = v.sku AND s.location = v.location {lock}"
     );
-    let mut found = HashMap::with_capacity(keys.len());
-    for statement in many(&text, keys, |row, key| row.bind(key.sku.as_str()).bind(key.location.as_str())) {
-        for row in statement.fetch_all::<StockRow>(tx).await? {
-            let (key, stock) = row.parse()?;
-            found.insert(key, stock);
-        }
-    }
-    Ok(found)
+    let look_up = many(&text, keys, |row, key| row.bind(key.sku.as_str()).bind(key.location.as_str()));
+    look_up.fetch_all(tx).await?.into_iter().map(StockRow::parse).collect()
 }
 
 /// Those of the skus that are products.
 pub async fn known_skus(tx: &mut Tx, skus: &[Sku]) -> Result<BTreeSet<Sku>, Error> {
     let text = "WITH v (sku) AS (VALUES {rows}) SELECT p.sku FROM v JOIN products p ON p.sku = v.sku";
-    let mut known = BTreeSet::new();
-    for statement in many(text, skus, |row, sku| row.bind(sku.as_str())) {
-        for (sku,) in statement.fetch_all::<(String,)>(tx).await? {
-            known.insert(Sku::parse(&sku).map_err(|error| corrupt("sku", error))?);
-        }
-    }
-    Ok(known)
+    let known: Vec<(String,)> = many(text, skus, |row, sku| row.bind(sku.as_str())).fetch_all(tx).await?;
+    known.iter().map(|(sku,)| Sku::parse(sku).map_err(|error| corrupt("sku", error))).collect()
 }
 
 /// Those of the locations that do not exist.
 pub async fn unknown_locations(tx: &mut Tx, locations: &BTreeSet<Location>) -> Result<BTreeSet<Location>, Error> {
     let asked: Vec<&Location> = locations.iter().collect();
     let text = "WITH v (name) AS (VALUES {rows}) SELECT l.name FROM v JOIN locations l ON l.name = v.name";
-    let mut unknown = locations.clone();
-    for statement in many(text, &asked, |row, location| row.bind(location.as_str())) {
-        for (name,) in statement.fetch_all::<(String,)>(tx).await? {
-            unknown.retain(|location| location.as_str() != name);
-        }
-    }
-    Ok(unknown)
+    let known: Vec<(String,)> = many(text, &asked, |row, location| row.bind(location.as_str())).fetch_all(tx).await?;
+    let is_known = |location: &&Location| known.iter().any(|(name,)| location.as_str() == name);
+    Ok(locations.iter().filter(|location| !is_known(location)).cloned().collect())
 }
 
 /// Up to `limit` holds that are due, the longest due first.

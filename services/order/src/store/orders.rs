@@ -42,10 +42,8 @@ pub async fn insert_orders(tx: &mut Tx, orders: &[&NewOrder]) -> Result<HashSet<
     let text = "INSERT INTO orders (order_id, owner_id, request_id, fingerprint, reservation_id, state, state_reason, currency,
              total_minor, version, created_at, updated_at) VALUES {rows}
          ON CONFLICT (owner_id, request_id) DO NOTHING RETURNING order_id";
-    let mut stored = HashSet::with_capacity(orders.len());
-    for statement in many(text, &sorted, |row, new| bind_order(row, new)) {
-        stored.extend(statement.fetch_all::<(Uuid,)>(tx).await?.into_iter().map(|(id,)| OrderId(id)));
-    }
+    let ids: Vec<(Uuid,)> = many(text, &sorted, |row, new| bind_order(row, new)).fetch_all(tx).await?;
+    let stored: HashSet<OrderId> = ids.into_iter().map(|(id,)| OrderId(id)).collect();
     let lines: Vec<(OrderId, usize, &OrderLine)> = orders
         .iter()
         .filter(|new| stored.contains(&new.order.id))
@@ -75,7 +73,7 @@ async fn insert_lines(tx: &mut Tx, lines: &[(OrderId, usize, &OrderLine)]) -> Re
     let text =
         "INSERT INTO order_lines (order_id, line, sku, name, quantity, unit_price_minor, tax_basis_points, tax_minor,
              total_minor) VALUES {rows}";
-    let statements = many(text, lines, |row, (order_id, index, line)| {
+    let insert = many(text, lines, |row, (order_id, index, line)| {
         row.bind(order_id.0)
             .bind(i64::try_from(*index).unwrap_or(i64::MAX))
             .bind(line.sku.as_str())
@@ -86,10 +84,7 @@ async fn insert_lines(tx: &mut Tx, lines: &[(OrderId, usize, &OrderLine)]) -> Re
             .bind(line.tax.amount_minor)
             .bind(line.total.amount_minor)
     });
-    for statement in statements {
-        statement.execute(tx).await?;
-    }
-    Ok(())
+    insert.execute(tx).await.map(drop)
 }
 
 #[derive(sqlx::FromRow)]
@@ -108,20 +103,18 @@ pub async fn orders_by_key(tx: &mut Tx, keys: &[(UserId, Uuid)]) -> Result<Vec<P
          SELECT o.order_id, o.owner_id, o.request_id, o.fingerprint, o.reservation_id, v.snapshot
          FROM k JOIN orders o ON o.owner_id = k.owner_id AND o.request_id = k.request_id
          JOIN order_versions v ON v.order_id = o.order_id AND v.version = 1";
-    let mut placed = Vec::new();
-    for statement in many(text, keys, |row, (owner_id, request_id)| row.bind(owner_id.0).bind(*request_id)) {
-        for row in statement.fetch_all::<PlacedRow>(tx).await? {
-            let fingerprint = row.fingerprint.try_into().map_err(|_| corrupt("orders", "fingerprint"))?;
-            placed.push(Placed {
-                order_id: OrderId(row.order_id),
-                owner_id: UserId(row.owner_id),
-                key: IdempotencyKey { request_id: row.request_id, fingerprint },
-                reservation_id: row.reservation_id,
-                snapshot: row.snapshot,
-            });
-        }
-    }
-    Ok(placed)
+    let placed = |row: PlacedRow| {
+        let fingerprint = row.fingerprint.try_into().map_err(|_| corrupt("orders", "fingerprint"))?;
+        Ok(Placed {
+            order_id: OrderId(row.order_id),
+            owner_id: UserId(row.owner_id),
+            key: IdempotencyKey { request_id: row.request_id, fingerprint },
+            reservation_id: row.reservation_id,
+            snapshot: row.snapshot,
+        })
+    };
+    let look_up = many(text, keys, |row, (owner_id, request_id)| row.bind(owner_id.0).bind(*request_id));
+    look_up.fetch_all(tx).await?.into_iter().map(placed).collect()
 }
 
 #[derive(sqlx::FromRow)]
@@ -165,10 +158,7 @@ pub async fn orders_for_update(tx: &mut Tx, ids: &[OrderId]) -> Result<Vec<Order
              o.created_at, o.updated_at
          FROM k JOIN orders o ON o.order_id = k.order_id {lock}"
     );
-    let mut rows: Vec<OrderRow> = Vec::new();
-    for statement in many(&text, &sorted, |row, id| row.bind(id.0)) {
-        rows.extend(statement.fetch_all(tx).await?);
-    }
+    let rows: Vec<OrderRow> = many(&text, &sorted, |row, id| row.bind(id.0)).fetch_all(tx).await?;
     let mut lines = lines(tx, &sorted).await?;
     let mut own_lines = |row: &OrderRow| lines.remove(&row.order_id).unwrap_or_default();
     rows.into_iter()
@@ -184,10 +174,8 @@ async fn lines(tx: &mut Tx, ids: &[OrderId]) -> Result<HashMap<Uuid, Vec<LineRow
          SELECT l.order_id, l.sku, l.name, l.quantity, l.unit_price_minor, l.tax_basis_points, l.tax_minor, l.total_minor
          FROM k JOIN order_lines l ON l.order_id = k.order_id ORDER BY l.order_id, l.line";
     let mut lines: HashMap<Uuid, Vec<LineRow>> = HashMap::new();
-    for statement in many(text, ids, |row, id| row.bind(id.0)) {
-        for row in statement.fetch_all::<LineRow>(tx).await? {
-            lines.entry(row.order_id).or_default().push(row);
-        }
+    for row in many(text, ids, |row, id| row.bind(id.0)).fetch_all::<LineRow>(tx).await? {
+        lines.entry(row.order_id).or_default().push(row);
     }
     Ok(lines)
 }
@@ -235,16 +223,12 @@ pub async fn update_orders(tx: &mut Tx, orders: &[Order]) -> Result<(), Error> {
     let text = "WITH v (order_id, state, state_reason, version, updated_at) AS (VALUES {rows})
          UPDATE orders SET state = v.state, state_reason = v.state_reason, version = v.version, updated_at = v.updated_at
          FROM v WHERE orders.order_id = v.order_id AND orders.version = v.version - 1";
-    let statements = many(text, orders, |row, order| {
+    let update = many(text, orders, |row, order| {
         row.bind(order.id.0)
             .bind(order.state.name())
             .bind(&order.state_reason)
             .bind(order.version)
             .bind(order.updated_at)
     });
-    let mut touched = 0;
-    for statement in statements {
-        touched += statement.execute(tx).await?;
-    }
-    all_touched(touched, orders.len(), "an order")
+    all_touched(update.execute(tx).await?, orders.len(), "an order")
 }

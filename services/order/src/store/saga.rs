@@ -26,7 +26,7 @@ pub async fn insert_steps(tx: &mut Tx, steps: &[NewStep], now: DateTime<Utc>) ->
     let text = "INSERT INTO saga_steps
              (order_id, step, state, due_at, deadline_at, epoch, attempts, created_at, updated_at, traceparent)
          VALUES {rows} ON CONFLICT DO NOTHING";
-    let statements = many(text, steps, |row, step| {
+    let insert = many(text, steps, |row, step| {
         row.bind(step.order_id.0)
             .bind(step.kind.name())
             .bind("DUE")
@@ -38,10 +38,7 @@ pub async fn insert_steps(tx: &mut Tx, steps: &[NewStep], now: DateTime<Utc>) ->
             .bind(now)
             .bind(step.traceparent.clone())
     });
-    for statement in statements {
-        statement.execute(tx).await?;
-    }
-    Ok(())
+    insert.execute(tx).await.map(drop)
 }
 
 #[derive(sqlx::FromRow)]
@@ -97,12 +94,8 @@ pub async fn claim_steps(
 pub async fn reservations_of(tx: &mut Tx, ids: &[OrderId]) -> Result<Vec<(OrderId, Uuid)>, Error> {
     let text = "WITH k (order_id) AS (VALUES {rows})
          SELECT o.order_id, o.reservation_id FROM k JOIN orders o ON o.order_id = k.order_id";
-    let mut found = Vec::with_capacity(ids.len());
-    for statement in many(text, ids, |row, id| row.bind(id.0)) {
-        let rows: Vec<(Uuid, Uuid)> = statement.fetch_all(tx).await?;
-        found.extend(rows.into_iter().map(|(id, reservation_id)| (OrderId(id), reservation_id)));
-    }
-    Ok(found)
+    let rows: Vec<(Uuid, Uuid)> = many(text, ids, |row, id| row.bind(id.0)).fetch_all(tx).await?;
+    Ok(rows.into_iter().map(|(id, reservation_id)| (OrderId(id), reservation_id)).collect())
 }
 
 /// Those of `steps` that are still theirs who took them up: not done, not dropped, and not taken up by another since. Locked until the
@@ -113,14 +106,11 @@ pub async fn lock_current(tx: &mut Tx, steps: &[Step]) -> Result<Vec<(OrderId, S
          WHERE saga_steps.order_id = v.order_id AND saga_steps.step = v.step AND saga_steps.epoch = v.epoch AND state = 'DUE'
          RETURNING saga_steps.order_id, saga_steps.step, saga_steps.epoch";
     let bind = |row: Statement, step: &Step| row.bind(step.order_id.0).bind(step.kind.name()).bind(step.epoch);
-    let mut current = Vec::with_capacity(steps.len());
-    for statement in many(text, steps, bind) {
-        for (id, name, epoch) in statement.fetch_all::<(Uuid, String, i64)>(tx).await? {
-            let kind = StepKind::from_name(&name).ok_or_else(|| corrupt("saga_steps", "step"))?;
-            current.push((OrderId(id), kind, epoch));
-        }
-    }
-    Ok(current)
+    let current = |(id, name, epoch): (Uuid, String, i64)| {
+        let kind = StepKind::from_name(&name).ok_or_else(|| corrupt("saga_steps", "step"))?;
+        Ok((OrderId(id), kind, epoch))
+    };
+    many(text, steps, bind).fetch_all(tx).await?.into_iter().map(current).collect()
 }
 
 /// A step that is over.
@@ -138,10 +128,7 @@ pub async fn finish_steps(tx: &mut Tx, steps: &[Finished], now: DateTime<Utc>) -
          UPDATE saga_steps SET state = 'DONE', updated_at = v.updated_at FROM v
          WHERE saga_steps.order_id = v.order_id AND saga_steps.step = v.step";
     let bind = |row: Statement, step: &Finished| row.bind(step.order_id.0).bind(step.kind.name()).bind(now);
-    for statement in many(text, steps, bind) {
-        statement.execute(tx).await?;
-    }
-    Ok(())
+    many(text, steps, bind).execute(tx).await.map(drop)
 }
 
 /// A step that is to be tried again.
@@ -162,13 +149,10 @@ pub async fn postpone_steps(tx: &mut Tx, steps: &[Postponed], now: DateTime<Utc>
     let text = "WITH v (order_id, step, due_at, last_error, updated_at) AS (VALUES {rows})
          UPDATE saga_steps SET due_at = v.due_at, holder = NULL, last_error = v.last_error, updated_at = v.updated_at FROM v
          WHERE saga_steps.order_id = v.order_id AND saga_steps.step = v.step";
-    let statements = many(text, steps, |row, step| {
+    let update = many(text, steps, |row, step| {
         row.bind(step.order_id.0).bind(step.kind.name()).bind(step.due_at).bind(&step.error).bind(now)
     });
-    for statement in statements {
-        statement.execute(tx).await?;
-    }
-    Ok(())
+    update.execute(tx).await.map(drop)
 }
 
 /// Makes the steps due now that were put off and are about that stock. Those that somebody has taken up are being tried as it is.

@@ -26,13 +26,10 @@ pub struct Version {
 /// Stores versions, in the transaction of the changes that they are of.
 pub async fn insert_versions(tx: &mut Tx, versions: &[Version]) -> Result<(), Error> {
     let text = "INSERT INTO order_versions (order_id, version, snapshot, created_at) VALUES {rows}";
-    let statements = many(text, versions, |row, version| {
+    let insert = many(text, versions, |row, version| {
         row.bind(version.order_id.0).bind(version.version).bind(version.snapshot.as_slice()).bind(version.created_at)
     });
-    for statement in statements {
-        statement.execute(tx).await?;
-    }
-    Ok(())
+    insert.execute(tx).await.map(drop)
 }
 
 /// What decides who may see an order, and whether there is more to come.
@@ -83,12 +80,8 @@ pub async fn versions_after(
 pub async fn current_versions(tx: &mut Tx, ids: &[OrderId]) -> Result<Vec<(OrderId, i64)>, Error> {
     let text = "WITH k (order_id) AS (VALUES {rows})
          SELECT o.order_id, o.version FROM k JOIN orders o ON o.order_id = k.order_id";
-    let mut versions = Vec::with_capacity(ids.len());
-    for statement in many(text, ids, |row, id| row.bind(id.0)) {
-        let rows: Vec<(Uuid, i64)> = statement.fetch_all(tx).await?;
-        versions.extend(rows.into_iter().map(|(id, version)| (OrderId(id), version)));
-    }
-    Ok(versions)
+    let rows: Vec<(Uuid, i64)> = many(text, ids, |row, id| row.bind(id.0)).fetch_all(tx).await?;
+    Ok(rows.into_iter().map(|(id, version)| (OrderId(id), version)).collect())
 }
 
 /// An order of a list.

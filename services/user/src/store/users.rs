@@ -169,10 +169,7 @@ pub async fn save_user(tx: &mut Tx, user: &User) -> Result<(), Error> {
 async fn insert_roles(tx: &mut Tx, user: &User) -> Result<(), Error> {
     let roles: Vec<Role> = user.roles.iter().collect();
     let insert = "INSERT INTO user_roles (role, user_id) VALUES {rows} ON CONFLICT DO NOTHING";
-    for statement in many(insert, &roles, |row, role| row.bind(role.name()).bind(user.id)) {
-        statement.execute(tx).await?;
-    }
-    Ok(())
+    many(insert, &roles, |row, role| row.bind(role.name()).bind(user.id)).execute(tx).await.map(drop)
 }
 
 /// Puts a new hash of the same password in place of `old`. Nothing happens if that is not there any more.
