@@ -10,6 +10,7 @@ mod clock;
 pub mod config;
 pub mod deadline;
 mod failpoint;
+pub mod gather;
 mod ids;
 mod kernel;
 mod metrics;
