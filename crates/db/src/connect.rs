@@ -111,6 +111,15 @@ impl Db {
         Ok(tx?)
     }
 
+    /// Fails where it is known that no transaction can begin. Asks nobody.
+    pub fn check(&self) -> Result<(), Error> {
+        match &self.pools {
+            Pools::Sqlite { writer, .. } if writer.is_closed() => Err(sqlx::Error::PoolClosed.into()),
+            Pools::Postgres(server) if server.is_known_to_be_down() => Err(Error::down()),
+            Pools::Sqlite { .. } | Pools::Postgres(_) => Ok(()),
+        }
+    }
+
     /// Whether the database answers, and takes writes.
     pub async fn is_well(self) -> bool {
         if let Pools::Postgres(server) = &self.pools {

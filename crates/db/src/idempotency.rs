@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
 use crate::error::Error;
-use crate::rows::many;
+use crate::rows::{Many, many};
 use crate::statement::sql;
 use crate::transaction::Tx;
 
@@ -94,7 +94,13 @@ pub async fn find_many(tx: &mut Tx, keys: &[Key]) -> Result<Vec<Stored>, Error> 
 
 /// Keeps answers; a conflict, if another transaction has taken one of the keys since.
 pub async fn keep(tx: &mut Tx, stored: &[Stored], now: DateTime<Utc>) -> Result<(), Error> {
-    let insert = many(
+    let kept = insert(stored, now).execute(tx).await?;
+    all_kept(kept, stored)
+}
+
+/// What [`keep`] writes, to be written together with something else; then [`all_kept`] is to be asked.
+pub fn insert(stored: &[Stored], now: DateTime<Utc>) -> Many<'static> {
+    many(
         "INSERT INTO idempotency_keys (caller, method, request_id, fingerprint, response, created_at) VALUES {rows}
          ON CONFLICT DO NOTHING",
         stored,
@@ -106,8 +112,11 @@ pub async fn keep(tx: &mut Tx, stored: &[Stored], now: DateTime<Utc>) -> Result<
                 .bind(stored.response.as_slice())
                 .bind(now)
         },
-    );
-    let kept = insert.execute(tx).await?;
+    )
+}
+
+/// A conflict, if fewer were kept than there are: another transaction has taken one of the keys since.
+pub fn all_kept(kept: u64, stored: &[Stored]) -> Result<(), Error> {
     if usize::try_from(kept) == Ok(stored.len()) { Ok(()) } else { Err(Error::conflict("a key was taken")) }
 }
 

@@ -24,20 +24,30 @@ impl<K> Default for InFlight<K> {
 pub struct Turn<K: Eq + Hash> {
     in_flight: InFlight<K>,
     key: K,
+    has_waited: bool,
+}
+
+impl<K: Eq + Hash> Turn<K> {
+    /// Another call of the key was running when this one came.
+    pub fn has_waited(&self) -> bool {
+        self.has_waited
+    }
 }
 
 impl<K: Eq + Hash + Clone> InFlight<K> {
     /// Waits for its turn; `None`: another call of the key is still running by then.
     pub async fn enter(&self, key: K, until: Instant) -> Option<Turn<K>> {
+        let mut has_waited = false;
         loop {
             let mut ended = {
                 let mut running = self.lock();
                 let Some(first) = running.get(&key) else {
                     running.insert(key.clone(), watch::Sender::new(()));
-                    return Some(Turn { in_flight: self.clone(), key });
+                    return Some(Turn { in_flight: self.clone(), key, has_waited });
                 };
                 first.subscribe()
             };
+            has_waited = true;
             // Nothing is ever sent: the channel closes when the turn is over.
             if tokio::time::timeout_at(until, ended.changed()).await.is_err() {
                 return None;
@@ -77,8 +87,10 @@ mod tests {
         let mut second = Box::pin(in_flight.enter(1, far()));
         assert!(second.as_mut().now_or_never().is_none());
         assert!(in_flight.enter(2, far()).now_or_never().flatten().is_some(), "another key does not wait");
+        assert!(!first.has_waited());
         drop(first);
         let second = second.await.unwrap();
+        assert!(second.has_waited());
         drop(second);
         assert!(in_flight.lock().is_empty(), "nothing is kept of what has ended");
     }

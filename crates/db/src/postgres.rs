@@ -102,6 +102,11 @@ impl Server {
         acquired
     }
 
+    /// It is known that the server does not answer.
+    pub(crate) fn is_known_to_be_down(&self) -> bool {
+        *self.health.subscribe().borrow()
+    }
+
     /// A connection of its own to the server in use, on which a statement may take `statement_timeout`.
     pub(crate) async fn connect(&self, statement_timeout: Duration) -> Result<PgConnection, Error> {
         let options = self.pool.connect_options().as_ref().clone();

@@ -61,22 +61,33 @@ impl Many<'_> {
         Ok(found)
     }
 
+    fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
     fn statements(self, engine: Engine) -> Vec<Statement> {
         match engine {
-            _ if self.values.is_empty() => Vec::new(),
-            Engine::Postgres => vec![self.of_arrays()],
+            _ if self.is_empty() => Vec::new(),
+            Engine::Postgres => {
+                let text = self.text_of_arrays(1);
+                vec![Statement::of_columns(text, self.into_columns())]
+            }
             Engine::Sqlite => self.of_lists(),
         }
     }
 
-    fn of_arrays(self) -> Statement {
-        let places: Vec<String> = (1..=self.columns).map(|place| format!("${place}")).collect();
-        let text = self.template.replace(ROWS, &format!("SELECT * FROM UNNEST({})", places.join(", ")));
+    /// The text with one array a column, the first of which is `$first`.
+    fn text_of_arrays(&self, first: usize) -> String {
+        let places: Vec<String> = (first..first + self.columns).map(|place| format!("${place}")).collect();
+        self.template.replace(ROWS, &format!("SELECT * FROM UNNEST({})", places.join(", ")))
+    }
+
+    fn into_columns(self) -> Vec<Vec<Value>> {
         let mut columns = vec![Vec::with_capacity(self.values.len() / self.columns); self.columns];
         for (nth, value) in self.values.into_iter().enumerate() {
             columns[nth % self.columns].push(value);
         }
-        Statement::of_columns(text, columns)
+        columns
     }
 
     fn of_lists(self) -> Vec<Statement> {
@@ -92,6 +103,40 @@ impl Many<'_> {
         }
         statements
     }
+}
+
+/// Runs statements that write, none of which touches what another of them reads or writes; the rows that each has touched.
+///
+/// On PostgreSQL they are one statement, and one round trip, as they are written side by side in its WITH: for that reason they all see what
+/// was there before, and have no RETURNING of their own. SQLite has no such statement, and no way to go: they run one after the other.
+pub async fn together<const N: usize>(tx: &mut Tx, writes: [Many<'_>; N]) -> Result<[u64; N], Error> {
+    let mut touched = [0; N];
+    let asked: Vec<usize> = (0..N).filter(|nth| !writes[*nth].is_empty()).collect();
+    if tx.engine() == Engine::Sqlite || asked.len() < 2 {
+        for (touched, write) in touched.iter_mut().zip(writes) {
+            *touched = write.execute(tx).await?;
+        }
+        return Ok(touched);
+    }
+    let side_by_side = side_by_side(writes.into_iter().filter(|write| !write.is_empty()).collect());
+    let counted: Vec<(i64, i64)> = side_by_side.fetch_all(tx).await?;
+    for (nth, count) in counted {
+        let place = usize::try_from(nth).ok().and_then(|nth| asked.get(nth));
+        let place = *place.ok_or_else(|| Error::bug("a count belongs to a write"))?;
+        touched[place] = count.unsigned_abs();
+    }
+    Ok(touched)
+}
+
+/// One statement of PostgreSQL's, which returns the number of each write and of the rows that it touched.
+fn side_by_side(writes: Vec<Many<'_>>) -> Statement {
+    let (mut parts, mut counts, mut columns) = (Vec::new(), Vec::new(), Vec::new());
+    for (nth, write) in writes.into_iter().enumerate() {
+        parts.push(format!("w{nth} AS ({} RETURNING 1)", write.text_of_arrays(columns.len() + 1)));
+        counts.push(format!("SELECT CAST({nth} AS BIGINT), (SELECT COUNT(*) FROM w{nth})"));
+        columns.extend(write.into_columns());
+    }
+    Statement::of_columns(format!("WITH {} {}", parts.join(", "), counts.join(" UNION ALL ")), columns)
 }
 
 fn power_of_two_within(count: usize) -> usize {
@@ -132,6 +177,17 @@ mod tests {
         };
         assert_eq!(text(1), "WITH v (a, b) AS (SELECT * FROM UNNEST($1, $2)) …");
         assert_eq!(text(1_000), text(1));
+    }
+
+    #[test]
+    fn writes_stand_side_by_side_with_values_of_their_own() {
+        let insert = many("INSERT INTO t (a, b) VALUES {rows}", &numbers(3), |row, n| row.bind(*n).bind(*n));
+        let update = many("WITH v (a) AS (VALUES {rows}) UPDATE u SET a = v.a", &numbers(2), |row, n| row.bind(*n));
+        let expected = "WITH w0 AS (INSERT INTO t (a, b) SELECT * FROM UNNEST($1, $2) RETURNING 1), \
+             w1 AS (WITH v (a) AS (SELECT * FROM UNNEST($3)) UPDATE u SET a = v.a RETURNING 1) \
+             SELECT CAST(0 AS BIGINT), (SELECT COUNT(*) FROM w0) UNION ALL \
+             SELECT CAST(1 AS BIGINT), (SELECT COUNT(*) FROM w1)";
+        assert_eq!(side_by_side(vec![insert, update]).text(), expected);
     }
 
     #[test]

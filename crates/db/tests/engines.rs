@@ -4,7 +4,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use souk_db::idempotency::{self, Key, Seen, Stored};
-use souk_db::{Db, Kind, MIGRATIONS, lease, many, schema, sql};
+use souk_db::{Db, Kind, MIGRATIONS, lease, many, schema, sql, together};
 use souk_testkit::{on_both, postgres, sqlite};
 use uuid::Uuid;
 
@@ -99,6 +99,24 @@ async fn many_rows_are_updated_and_looked_up_by_one_template() {
         let look_up = many(look_up, &[299_i64, 300, 5_000], |row, id| row.bind(*id));
         let found: Vec<(i64, String)> = look_up.fetch_all(&mut tx).await.unwrap();
         assert_eq!(found, [(299, "new 299".into()), (300, "old".into())]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn writes_go_together_and_each_tells_what_it_touched() {
+    on_both(&[], |db| async move {
+        table(&db).await;
+        let mut tx = db.write().await.unwrap();
+        let insert = "INSERT INTO t (id, s) VALUES {rows} ON CONFLICT DO NOTHING";
+        let update = "WITH v (id, s) AS (VALUES {rows}) UPDATE t SET s = v.s FROM v WHERE t.id = v.id";
+        let inserts = |ids: &'static [i64]| many(insert, ids, |row, id| row.bind(*id).bind("new"));
+        let updates = |ids: &'static [i64]| many(update, ids, |row, id| row.bind(*id).bind("changed"));
+        assert_eq!(together(&mut tx, [inserts(&[1, 2, 3]), updates(&[])]).await.unwrap(), [3, 0]);
+        assert_eq!(together(&mut tx, [updates(&[]), inserts(&[3, 4]), updates(&[1, 9])]).await.unwrap(), [0, 1, 1]);
+        assert_eq!(together(&mut tx, [updates(&[]), updates(&[])]).await.unwrap(), [0, 0]);
+        let read: Vec<(i64, String)> = sql("SELECT id, s FROM t ORDER BY id").fetch_all(&mut tx).await.unwrap();
+        assert_eq!(read, [(1, "changed".into()), (2, "new".into()), (3, "new".into()), (4, "new".into())]);
     })
     .await;
 }

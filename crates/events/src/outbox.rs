@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use souk_db::{Error, Tx, many, sql};
+use souk_db::{Error, Many, Tx, many, sql};
 use uuid::Uuid;
 
 use crate::event::Event;
@@ -14,7 +14,12 @@ use crate::position;
 
 /// Writes events in the caller's transaction, which is that of what they tell. After its commit: [`crate::RelayHandle::wake`].
 pub async fn append(tx: &mut Tx, events: &[Event]) -> Result<(), Error> {
-    let insert = many(
+    insert(events).execute(tx).await.map(drop)
+}
+
+/// What [`append`] writes, to be written together with something else.
+pub fn insert(events: &[Event]) -> Many<'static> {
+    many(
         "INSERT INTO outbox (event_id, aggregate, version, subject, kind, source, time, traceparent, data) VALUES {rows}",
         events,
         |row, event| {
@@ -28,8 +33,7 @@ pub async fn append(tx: &mut Tx, events: &[Event]) -> Result<(), Error> {
                 .bind(event.traceparent.clone())
                 .bind(event.data.as_slice())
         },
-    );
-    insert.execute(tx).await.map(drop)
+    )
 }
 
 /// Has everything published again that was published from `from` on, or ever, and is still kept: the relay does it, before it publishes
@@ -58,6 +62,8 @@ pub(crate) struct Bounds {
     pub(crate) chain: u32,
     /// At most so many events.
     pub(crate) events: u32,
+    /// Only aggregates with an event from then on; `None`: any.
+    pub(crate) since: Option<DateTime<Utc>>,
 }
 
 /// What a reading of the outbox has brought.
@@ -76,11 +82,11 @@ pub(crate) struct Unpublished {
 /// time, and their events by version.
 pub(crate) async fn unpublished(tx: &mut Tx, busy: &[&str], bounds: Bounds) -> Result<Unpublished, Error> {
     let excluded = busy.len().next_power_of_two(); // few texts, which stay prepared
-    let list: Vec<String> = (4..4 + excluded).map(|index| format!("${index}")).collect();
+    let list: Vec<String> = (5..5 + excluded).map(|index| format!("${index}")).collect();
     let text = format!(
         "WITH due AS (
              SELECT DISTINCT aggregate FROM (
-                 SELECT aggregate FROM outbox WHERE published_at IS NULL AND aggregate NOT IN ({})
+                 SELECT aggregate FROM outbox WHERE published_at IS NULL AND time >= $4 AND aggregate NOT IN ({})
                  ORDER BY time, event_id LIMIT $1
              ) AS oldest
          ), placed AS (
@@ -94,6 +100,7 @@ pub(crate) async fn unpublished(tx: &mut Tx, busy: &[&str], bounds: Bounds) -> R
     );
     let mut statement =
         sql(text).bind(i64::try_from(bounds.aggregates).unwrap_or(i64::MAX)).bind(bounds.chain).bind(bounds.events);
+    statement = statement.bind(bounds.since.unwrap_or(DateTime::UNIX_EPOCH));
     for index in 0..excluded {
         statement = statement.bind(busy.get(index).copied().unwrap_or("")); // no aggregate has no name
     }

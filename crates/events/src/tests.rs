@@ -298,10 +298,13 @@ async fn an_event_leaves_the_outbox_as_it_went_in() {
         let expected = events(&["a"], 1..=2);
         world.append(&expected).await;
         let mut tx = world.db.read().await.unwrap();
-        let bounds = outbox::Bounds { aggregates: 9, chain: 9, events: 9 };
+        let bounds = outbox::Bounds { aggregates: 9, chain: 9, events: 9, since: None };
         let read = outbox::unpublished(&mut tx, &[], bounds).await.unwrap();
         assert_eq!(read.chains["a"], expected);
         assert!(!read.may_be_more);
+        let later = Some(expected[1].time + TimeDelta::microseconds(1));
+        let read = outbox::unpublished(&mut tx, &[], outbox::Bounds { since: later, ..bounds }).await.unwrap();
+        assert!(read.chains.is_empty(), "whoever has read up to then reads on from there");
     })
     .await;
 }

@@ -39,10 +39,20 @@ pub(super) struct Term<'r> {
     busy: HashMap<String, Busy>,
     /// There may be something in the outbox that was not read.
     pub(super) unread: bool,
+    /// What is older was read, as far as one can know. An index of what is unpublished keeps, until it is vacuumed, what has been published
+    /// since: reading from its beginning each time cost PostgreSQL more than everything else together.
+    since: Option<DateTime<Utc>>,
     poll_at: DateTime<Utc>,
     renew_at: DateTime<Utc>,
     sweep_at: DateTime<Utc>,
 }
+
+/// Acknowledgements that come within this time are marked together. Nobody waits for them but the relay.
+const LANDING: Duration = Duration::from_millis(10);
+
+/// An event may come into sight so long after its time: its transaction lasted, or its replica's clock is behind. One that comes later still is
+/// found by the next poll.
+const LATE: TimeDelta = TimeDelta::seconds(3);
 
 /// How a term ends.
 pub(super) enum End {
@@ -98,6 +108,7 @@ impl<'r> Term<'r> {
             chains,
             busy,
             unread: true,
+            since: None,
             poll_at: now,
             renew_at,
             sweep_at: now,
@@ -127,8 +138,11 @@ impl<'r> Term<'r> {
             tokio::select! {
                 () = shutdown.cancelled() => {}
                 // The bus lives as long as the relay; were it gone, there would be nothing to wait for.
-                Ok(()) = self.link.changed() => self.bus_until = None,
-                Some(published) = self.chains.join_next() => self.land(published).await?,
+                Ok(()) = self.link.changed() => (self.bus_until, self.since) = (None, None),
+                Some(published) = self.chains.join_next() => {
+                    let landed = self.landed_with(published).await;
+                    self.land(landed).await?;
+                }
                 () = relay.wake.notified() => self.unread = true,
                 () = relay.kernel.clock.sleep(pause) => {}
             }
@@ -173,8 +187,8 @@ impl<'r> Term<'r> {
     /// Aggregates whose next try is due may be read again.
     fn release_due(&mut self) {
         let now = self.now();
-        for busy in self.busy.values() {
-            self.unread |= busy.until.is_some_and(|until| until <= now);
+        if self.busy.values().any(|busy| busy.until.is_some_and(|until| until <= now)) {
+            (self.unread, self.since) = (true, None);
         }
     }
 
@@ -185,7 +199,7 @@ impl<'r> Term<'r> {
             return Ok(());
         }
         self.poll_at = after(now, Duration::from_millis(self.relay.config.poll_interval_ms.max(1)));
-        self.unread = true;
+        (self.unread, self.since) = (true, None);
         let mut tx = self.relay.db.read().await?;
         let (backlog, position) = (outbox::backlog(&mut tx).await?, position::read(&mut tx).await?);
         tx.rollback().await?;
@@ -220,6 +234,7 @@ impl<'r> Term<'r> {
             aggregates: if self.bus_failures == 0 { self.free() } else { 1 },
             chain: relay.config.chain_max.max(1),
             events: relay.config.batch_max.max(1),
+            since: self.since,
         };
         let closed: Vec<&str> =
             self.busy.iter().filter(|(_, busy)| busy.is_closed(now)).map(|(aggregate, _)| aggregate.as_str()).collect();
@@ -228,6 +243,9 @@ impl<'r> Term<'r> {
         tx.rollback().await?;
         relay.steps.reach(steps::RELAY_READ).await;
         self.unread = read.may_be_more;
+        if !read.may_be_more {
+            self.since = Some(now - LATE);
+        }
         // Aggregates whose next try was due and that were not read have nothing to tell any more, or come as new ones.
         self.busy.retain(|aggregate, busy| busy.is_closed(now) || read.chains.contains_key(aggregate));
         for (aggregate, events) in read.chains {
@@ -239,16 +257,35 @@ impl<'r> Term<'r> {
         Ok(())
     }
 
-    /// Marks what the bus has acknowledged, of all aggregates that are done by now, and lets them be read again.
-    async fn land(&mut self, first: Result<Published, JoinError>) -> Result<(), Error> {
+    /// What lands with the first, within a moment: acknowledgements come one by one, and marking them one by one would cost a transaction
+    /// each, and another to read on.
+    async fn landed_with(&mut self, first: Result<Published, JoinError>) -> Vec<Result<Published, JoinError>> {
         let mut landed = vec![first];
-        landed.extend(std::iter::from_fn(|| self.chains.try_join_next()));
+        let moment = tokio::time::sleep(LANDING);
+        tokio::pin!(moment);
+        loop {
+            tokio::select! {
+                biased;
+                next = self.chains.join_next() => match next {
+                    Some(published) => landed.push(published),
+                    None => return landed,
+                },
+                () = &mut moment => return landed,
+            }
+        }
+    }
+
+    /// Marks what the bus has acknowledged of aggregates that are done, and lets them be read again.
+    async fn land(&mut self, landed: Vec<Result<Published, JoinError>>) -> Result<(), Error> {
         let landed: Vec<Published> =
             landed.into_iter().collect::<Result<_, _>>().map_err(|error| Error::bug(error.to_string()))?;
         let acknowledged: Vec<&Acknowledged> = landed.iter().flat_map(|published| &published.acknowledged).collect();
         if let Some(published) = landed.first() {
             // Nothing is begun at another place before all of this has landed.
             self.mark(&published.place, &acknowledged).await?;
+        }
+        if landed.iter().any(|published| published.failed.is_some()) {
+            self.since = None;
         }
         for published in landed {
             match published.failed {
