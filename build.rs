@@ -16,6 +16,8 @@ use protox::prost::Message as _;
 const RULE: &str = "souk.common.v1.rule";
 /// `google.protobuf.MethodOptions.IdempotencyLevel.NO_SIDE_EFFECTS`
 const NO_SIDE_EFFECTS: i32 = 1;
+/// `google.protobuf.MethodOptions.IdempotencyLevel.IDEMPOTENT`
+const IDEMPOTENT: i32 = 2;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let package = env::var("CARGO_PKG_NAME")?;
@@ -86,7 +88,8 @@ fn methods_table(pool: &DescriptorPool, package: &str) -> Result<String, Box<dyn
             let access = access(pool, &method)?;
             let path = format!("/{}/{}", service.full_name(), method.name());
             let read_only = idempotency_level(&method) == NO_SIDE_EFFECTS;
-            let keyed = method.input().get_field_by_name("request_id").is_some();
+            let has_key = method.input().get_field_by_name("request_id").is_some();
+            let keyed = has_key || idempotency_level(&method) == IDEMPOTENT;
             let shape = match (method.is_client_streaming(), method.is_server_streaming()) {
                 (false, false) => "Unary",
                 (true, false) => "ClientStream",

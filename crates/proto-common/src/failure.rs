@@ -157,6 +157,14 @@ impl From<&Status> for google_rpc::Status {
     }
 }
 
+/// The status that stood in a message, as its RPC of its own would have sent it.
+impl From<google_rpc::Status> for Status {
+    fn from(told: google_rpc::Status) -> Self {
+        let details = prost::Message::encode_to_vec(&told);
+        Self::with_details(Code::from(told.code), told.message, details.into())
+    }
+}
+
 /// The reason that a status of a Souk server carries, if it carries one that we know.
 pub fn reason_of(status: &Status) -> Option<Reason> {
     let info = status.get_details_error_info()?;

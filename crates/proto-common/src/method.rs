@@ -35,7 +35,8 @@ pub struct Method {
     pub shape: Shape,
     /// The contract says `idempotency_level = NO_SIDE_EFFECTS`.
     pub read_only: bool,
-    /// The request carries an idempotency key, `request_id`.
+    /// The request carries an idempotency key, `request_id`; or the contract says `idempotency_level = IDEMPOTENT`, since the parts of the
+    /// request do, or need none.
     pub keyed: bool,
 }
 

@@ -33,7 +33,7 @@ pub fn sync_scope<T>(position: TraceContext, f: impl FnOnce() -> T) -> T {
 }
 
 /// A position in a trace, as [W3C Trace Context](https://www.w3.org/TR/trace-context/) has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TraceContext {
     trace_id: u128,
     span_id: u64,

@@ -1,12 +1,12 @@
 //! The events that the inventory publishes. Each goes to the outbox in the transaction of what it tells.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
 use prost::{Message, Name};
 use souk_events::Event;
 use souk_proto_inventory::v1 as pb;
-use souk_runtime::{Ids, trace};
+use souk_runtime::{Ids, TraceContext, trace};
 
 use crate::domain::book::{Changed, Changes, Notice};
 use crate::domain::{Product, Reservation, StockLevel};
@@ -32,26 +32,27 @@ pub fn product_updated(product: &Product, ids: &Ids) -> Event {
 #[derive(Clone, Debug, Default)]
 pub struct Origins {
     /// Of each notice, in order.
-    notices: Vec<Option<String>>,
+    notices: Vec<Option<TraceContext>>,
     /// Those of all calls.
-    calls: BTreeSet<Option<String>>,
+    calls: HashSet<Option<TraceContext>>,
 }
 
 impl Origins {
     /// A call at this position has been done; by now there are so many notices.
-    pub fn note(&mut self, notices: usize, traceparent: Option<&str>) {
-        self.notices.resize(notices, traceparent.map(str::to_owned));
-        self.calls.insert(traceparent.map(str::to_owned));
+    pub fn note(&mut self, notices: usize, position: Option<TraceContext>) {
+        self.notices.resize(notices, position);
+        self.calls.insert(position);
     }
 
     fn of_notice(&self, place: usize) -> Option<String> {
-        self.notices.get(place).cloned().flatten()
+        Some(self.notices.get(place).copied()??.to_string())
     }
 
     /// That of the one call; many have no trace in common.
     fn of_all(&self) -> Option<String> {
         let mut calls = self.calls.iter();
-        calls.next().filter(|_| calls.next().is_none()).cloned().flatten()
+        let only = calls.next().filter(|_| calls.next().is_none()).copied()??;
+        Some(only.to_string())
     }
 }
 
@@ -115,17 +116,22 @@ fn event<M: Message + Name>(
 
 #[cfg(test)]
 mod tests {
+    use souk_runtime::Clock;
+
     use super::*;
 
     #[test]
     fn an_event_of_a_batch_belongs_to_the_call_that_made_it() {
         let mut origins = Origins::default();
-        origins.note(2, Some("first"));
-        assert_eq!(origins.of_all().as_deref(), Some("first"));
+        let ids = Ids::seeded(Clock::system(), 1);
+        let (first, third) = (TraceContext::new(&ids), TraceContext::new(&ids));
+        let told = |position: TraceContext| Some(position.to_string());
+        origins.note(2, Some(first));
+        assert_eq!(origins.of_all(), told(first));
         origins.note(2, None); // refused, and in no trace
-        origins.note(3, Some("third"));
+        origins.note(3, Some(third));
         let places: Vec<Option<String>> = (0..4).map(|place| origins.of_notice(place)).collect();
-        assert_eq!(places, [Some("first".into()), Some("first".into()), Some("third".into()), None]);
+        assert_eq!(places, [told(first), told(first), told(third), None]);
         assert_eq!(origins.of_all(), None);
     }
 }

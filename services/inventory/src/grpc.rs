@@ -1,5 +1,6 @@
 //! The generated traits: accept, call the operation, reply.
 
+mod batch;
 mod catalog;
 mod import;
 mod stock;

@@ -3,6 +3,7 @@
 pub mod adjust_stock;
 pub mod batch_get_products;
 pub mod batch_get_stock;
+pub mod change_reservations;
 pub mod change_stock;
 pub mod commit_reservation;
 pub mod create_product;
@@ -25,6 +26,7 @@ pub mod watch_stock;
 pub use adjust_stock::adjust_stock;
 pub use batch_get_products::batch_get_products;
 pub use batch_get_stock::batch_get_stock;
+pub use change_reservations::change_reservations;
 pub use commit_reservation::commit_reservation;
 pub use create_product::create_product;
 pub use expire_holds::expire_holds;

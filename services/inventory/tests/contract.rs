@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use souk_db::{Db, Kind, MigrationSet, schema, sql};
+use souk_events::outbox;
 use souk_inventory::domain::book::{AnswerKey, Changed, Origin};
 use souk_inventory::domain::command::{Adjust, Answer, CallKey, Change, Receive, Reserve, Resolve, Stamp};
 use souk_inventory::domain::movement::{Operation, Reason};
@@ -58,7 +59,7 @@ async fn with_products(db: &Db, skus: &[&str]) {
 
 fn stamp(id: u128, now: DateTime<Utc>) -> Stamp {
     let key = IdempotencyKey { request_id: Uuid::from_u128(id), fingerprint: [0; 32] };
-    Stamp { actor: "someone".into(), key: Some(CallKey { method: "/test", key }), now }
+    Stamp { actor: "someone".into(), key: Some(CallKey::new("/test", key)), now }
 }
 
 /// One batch, one transaction.
@@ -70,7 +71,7 @@ async fn apply(db: &Db, commands: &[(u128, Command)], now: DateTime<Utc>) -> Vec
     let keys: Vec<AnswerKey> = keys.map(|(call, caller)| AnswerKey::new(caller, &call)).collect();
     let mut book = Book::open(store::load(&mut tx, &only, &due, &keys).await.unwrap(), now);
     let results = commands.iter().map(|(id, command)| book.apply(command, &stamp(*id, now))).collect();
-    store::save(&mut tx, &book.close(), now).await.unwrap();
+    store::save(&mut tx, &book.close(), outbox::insert(&[]), now).await.unwrap();
     tx.commit().await.unwrap();
     results
 }
@@ -278,7 +279,7 @@ async fn whoever_saves_second_starts_anew() {
             let mut book = Book::open(loaded, now);
             book.apply(&command, &stamp(1, now)).unwrap();
             let changes = book.close();
-            store::save(&mut tx, &changes, now).await.unwrap();
+            store::save(&mut tx, &changes, outbox::insert(&[]), now).await.unwrap();
             tx.commit().await.unwrap();
             stale.push(changes);
             // The reservation needs a key of its own.
@@ -289,12 +290,16 @@ async fn whoever_saves_second_starts_anew() {
         for mut changes in stale {
             changes.movements.clear();
             let mut tx = db.write().await.unwrap();
-            assert_eq!(store::save(&mut tx, &changes, now).await.unwrap_err().kind(), Kind::Conflict, "a record");
+            assert_eq!(
+                store::save(&mut tx, &changes, outbox::insert(&[]), now).await.unwrap_err().kind(),
+                Kind::Conflict,
+                "a record"
+            );
             tx.rollback().await.unwrap();
             changes.stocks.clear();
             if !changes.reservations.is_empty() {
                 let mut tx = db.write().await.unwrap();
-                let late = store::save(&mut tx, &changes, now).await.unwrap_err();
+                let late = store::save(&mut tx, &changes, outbox::insert(&[]), now).await.unwrap_err();
                 assert_eq!(late.kind(), Kind::Conflict, "a reservation");
             }
         }

@@ -207,7 +207,7 @@ fn stamp(command: &Command, id: u128, now: DateTime<Utc>) -> Stamp {
     let key = IdempotencyKey { request_id: Uuid::from_u128(1_000 + id), fingerprint };
     let method = "/test";
     let keyed = !matches!(command, Command::Expire(_));
-    Stamp { actor: "someone".into(), key: keyed.then_some(CallKey { method, key }), now }
+    Stamp { actor: "someone".into(), key: keyed.then_some(CallKey::new(method, key)), now }
 }
 
 proptest! {

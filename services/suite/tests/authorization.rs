@@ -70,6 +70,7 @@ const RULES: &[(&str, Rule)] = &[
     ("/souk.inventory.v1.StockService/Reserve", Scope("stock.reserve")),
     ("/souk.inventory.v1.StockService/Commit", Scope("stock.reserve")),
     ("/souk.inventory.v1.StockService/Release", Scope("stock.reserve")),
+    ("/souk.inventory.v1.StockService/BatchChangeReservations", Scope("stock.reserve")),
 ];
 
 /// Those of [`RULES`] that each caller has.

@@ -149,7 +149,8 @@ impl Book {
 
     /// Applies one command. Refused: the book is as before.
     pub fn apply(&mut self, command: &Command, stamp: &Stamp) -> Result<Answer<Reply>, Refusal> {
-        let answer_key = stamp.key.map(|call| (AnswerKey::new(&stamp.actor, &call), call.key.fingerprint));
+        let kept = stamp.key.filter(|call| call.is_kept);
+        let answer_key = kept.map(|call| (AnswerKey::new(&stamp.actor, &call), call.key.fingerprint));
         if let Some((key, fingerprint)) = &answer_key
             && let Some(given) = self.answers.get(key)
         {

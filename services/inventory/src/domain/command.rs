@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 pub use souk_proto_common::Answer;
 use souk_proto_common::IdempotencyKey;
+use souk_runtime::TraceContext;
 use uuid::Uuid;
 
 use super::movement::Reason;
@@ -57,6 +58,19 @@ pub struct Resolve {
     pub reservation_id: Uuid,
     /// How much of it; `None`: all.
     pub lines: Option<Lines>,
+}
+
+/// One of many changes of reservations that are asked for in one call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReservationChange {
+    /// What is asked for: a Reserve, a Commit or a Release.
+    pub command: Command,
+    /// The caller's key, or one made of the name of the reservation.
+    pub key: IdempotencyKey,
+    /// Whether it is the caller's.
+    pub is_callers: bool,
+    /// Where whatever it is made for stands in a trace.
+    pub position: Option<TraceContext>,
 }
 
 /// See [`Command::Receive`].
@@ -120,6 +134,15 @@ pub struct CallKey {
     pub method: &'static str,
     /// Key and fingerprint.
     pub key: IdempotencyKey,
+    /// Whether the answer is kept under the key. Else the state of the reservation tells a repeat.
+    pub is_kept: bool,
+}
+
+impl CallKey {
+    /// A call of `method` whose answer is kept.
+    pub fn new(method: &'static str, key: IdempotencyKey) -> Self {
+        Self { method, key, is_kept: true }
+    }
 }
 
 /// What became of a command. Stored with its key, to be told again.

@@ -9,7 +9,7 @@ use souk_proto_inventory::v1::stock_service_server::StockService;
 use souk_proto_inventory::v1::watch_stock_response::Update as WireUpdate;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{caller_of, sync};
+use super::{batch, caller_of, sync};
 use crate::domain::query::ListMovements;
 use crate::domain::{Sku, StockLevel};
 use crate::ops::watch_stock::Update;
@@ -70,6 +70,14 @@ impl StockService for StockGrpc {
         let (caller, command) = accept(request)?;
         let answer = ops::release_reservation(&self.app, &caller, command).await?;
         Ok(answer.into_response(|released| pb::ReleaseResponse { reservation: Some((&released).into()) }))
+    }
+
+    async fn batch_change_reservations(
+        &self,
+        request: Request<pb::BatchChangeReservationsRequest>,
+    ) -> Result<Response<pb::BatchChangeReservationsResponse>, Status> {
+        let caller = caller_of(&request);
+        Ok(Response::new(batch::run(&self.app, &caller, request.into_inner()).await?))
     }
 
     async fn receive(&self, request: Request<pb::ReceiveRequest>) -> Result<Response<pb::ReceiveResponse>, Status> {

@@ -12,6 +12,6 @@ const METHOD: &str = "/souk.inventory.v1.StockService/Adjust";
 
 /// Done, or refused as a whole.
 pub async fn adjust_stock(app: &App, caller: &Caller, asked: Keyed<Adjust>) -> Result<Answer<StockLevel>, Error> {
-    let key = CallKey { method: METHOD, key: asked.key };
+    let key = CallKey::new(METHOD, asked.key);
     level(change_stock(app, caller, key, Command::Adjust(asked.command)).await?)
 }

@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use souk_db::{Batch, Decided, Error as DbError, Tx};
 use souk_events::outbox;
 use souk_interceptors::{Caller, context};
-use souk_runtime::{Clock, Ids, failpoint, trace};
+use souk_runtime::{Clock, Ids, TraceContext, failpoint, trace};
 use uuid::Uuid;
 
 use crate::domain::book::{AnswerKey, Changes};
@@ -28,10 +28,17 @@ pub const BEFORE_COMMIT: &str = "inventory.before_commit";
 pub struct Instruction {
     /// A user's id, or the name of a service.
     actor: String,
-    /// Without a key: what the service does by itself.
-    commands: Vec<(Option<CallKey>, Command)>,
-    /// Where they were given in a trace.
-    traceparent: Option<String>,
+    commands: Vec<Given>,
+}
+
+/// A command as it was given.
+#[derive(Clone, Debug)]
+pub(super) struct Given {
+    /// None: what the service does by itself.
+    pub(super) key: Option<CallKey>,
+    pub(super) command: Command,
+    /// Where it was given in a trace.
+    pub(super) position: Option<TraceContext>,
 }
 
 /// What became of each command of an instruction, and which levels its batch has changed.
@@ -75,8 +82,7 @@ impl Batch for StockBatch {
         let mut book = Book::open(store::load(tx, &commands, &due, &answers).await?, now);
         let (mut decisions, mut origins) = (Vec::with_capacity(instructions.len()), Origins::default());
         for instruction in instructions {
-            decisions.push(instruction.decide(&mut book, now));
-            origins.note(book.notices(), instruction.traceparent.as_deref());
+            decisions.push(instruction.decide(&mut book, &mut origins, now));
         }
         levels.extend(self.save(tx, book, &origins, now).await?);
         failpoint(BEFORE_COMMIT);
@@ -86,25 +92,29 @@ impl Batch for StockBatch {
 }
 
 impl Instruction {
-    /// Given here and now.
-    fn of(actor: &str, commands: Vec<(Option<CallKey>, Command)>) -> Self {
-        let traceparent = trace::current().map(|position| position.to_string());
-        Self { actor: actor.to_owned(), commands, traceparent }
-    }
-
     fn commands(&self) -> impl Iterator<Item = &Command> {
-        self.commands.iter().map(|(_, command)| command)
+        self.commands.iter().map(|given| &given.command)
     }
 
     fn answer_keys(&self) -> impl Iterator<Item = AnswerKey> {
-        self.commands.iter().filter_map(|(key, _)| Some(AnswerKey::new(&self.actor, &(*key)?)))
+        let kept = self.commands.iter().filter_map(|given| given.key.filter(|key| key.is_kept));
+        kept.map(|key| AnswerKey::new(&self.actor, &key))
     }
 
-    fn decide(&self, book: &mut Book, now: DateTime<Utc>) -> Vec<Decision> {
-        let decide = |(key, command): &(Option<CallKey>, Command)| {
-            book.apply(command, &Stamp { actor: self.actor.clone(), key: *key, now })
+    fn decide(&self, book: &mut Book, origins: &mut Origins, now: DateTime<Utc>) -> Vec<Decision> {
+        let decide = |given: &Given| {
+            let decision = book.apply(&given.command, &Stamp { actor: self.actor.clone(), key: given.key, now });
+            origins.note(book.notices(), given.position);
+            decision
         };
         self.commands.iter().map(decide).collect()
+    }
+}
+
+impl Given {
+    /// By the call that is being served.
+    pub(super) fn here(key: CallKey, command: Command) -> Self {
+        Self { key: Some(key), command, position: trace::current() }
     }
 }
 
@@ -146,8 +156,8 @@ impl StockBatch {
         now: DateTime<Utc>,
     ) -> Result<Vec<StockLevel>, DbError> {
         let changes: Changes = book.close();
-        store::save(tx, &changes, now).await?;
-        outbox::append(tx, &events::of_changes(&changes, origins, &self.ids, now)).await?;
+        let events = outbox::insert(&events::of_changes(&changes, origins, &self.ids, now));
+        store::save(tx, &changes, events, now).await?;
         Ok(changes.stocks.into_iter().map(|changed| changed.now).collect())
     }
 }
@@ -159,25 +169,22 @@ pub(super) async fn change_stock(
     key: CallKey,
     command: Command,
 ) -> Result<Answer<Reply>, Error> {
-    only(change_all(app, caller, vec![(key, command)]).await?)
+    only(change_all(app, caller, vec![Given::here(key, command)]).await?)
 }
 
 /// Has a caller's commands done, in order and in one transaction, and tells who watches.
-pub(super) async fn change_all(
-    app: &App,
-    caller: &Caller,
-    commands: Vec<(CallKey, Command)>,
-) -> Result<Vec<Decision>, Error> {
+pub(super) async fn change_all(app: &App, caller: &Caller, commands: Vec<Given>) -> Result<Vec<Decision>, Error> {
     if commands.is_empty() {
         return Ok(Vec::new());
     }
-    let commands = commands.into_iter().map(|(key, command)| (Some(key), command)).collect();
-    submit(app, Instruction::of(caller.subject(), commands)).await.map_err(Error::of_keyed)
+    let actor = caller.subject().to_owned();
+    submit(app, Instruction { actor, commands }).await.map_err(Error::of_keyed)
 }
 
 /// Has the service's own command done, and tells who watches.
 pub(super) async fn change_by_itself(app: &App, command: Command) -> Result<Answer<Reply>, Error> {
-    only(submit(app, Instruction::of(SELF, vec![(None, command)])).await?)
+    let given = Given { key: None, command, position: trace::current() };
+    only(submit(app, Instruction { actor: SELF.to_owned(), commands: vec![given] }).await?)
 }
 
 async fn submit(app: &App, instruction: Instruction) -> Result<Vec<Decision>, Error> {

@@ -8,7 +8,7 @@ use crate::domain::command::{Answer, CallKey, Command, Keyed, Resolve};
 use crate::error::Error;
 use crate::ops::App;
 
-const METHOD: &str = "/souk.inventory.v1.StockService/Release";
+pub(super) const METHOD: &str = "/souk.inventory.v1.StockService/Release";
 
 /// Done, or refused as a whole.
 pub async fn release_reservation(
@@ -16,6 +16,6 @@ pub async fn release_reservation(
     caller: &Caller,
     asked: Keyed<Resolve>,
 ) -> Result<Answer<Reservation>, Error> {
-    let key = CallKey { method: METHOD, key: asked.key };
+    let key = CallKey::new(METHOD, asked.key);
     reservation(change_stock(app, caller, key, Command::Release(asked.command)).await?)
 }

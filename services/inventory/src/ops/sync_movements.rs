@@ -2,7 +2,7 @@
 
 use souk_interceptors::Caller;
 
-use super::change_stock::{change_all, level};
+use super::change_stock::{Given, change_all, level};
 use crate::domain::StockLevel;
 use crate::domain::command::{Answer, CallKey, Command, Keyed};
 use crate::error::Error;
@@ -17,7 +17,7 @@ pub async fn sync_movements(
     caller: &Caller,
     movements: Vec<Keyed<Command>>,
 ) -> Result<Vec<Result<Answer<StockLevel>, Error>>, Error> {
-    let keyed = |asked: Keyed<Command>| (CallKey { method: METHOD, key: asked.key }, asked.command);
-    let answers = change_all(app, caller, movements.into_iter().map(keyed).collect()).await?;
+    let given = |asked: Keyed<Command>| Given::here(CallKey::new(METHOD, asked.key), asked.command);
+    let answers = change_all(app, caller, movements.into_iter().map(given).collect()).await?;
     Ok(answers.into_iter().map(|answer| level(answer?)).collect())
 }

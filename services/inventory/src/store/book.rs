@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
 use souk_db::idempotency::{self, Key, Stored};
-use souk_db::{Engine, Error, Statement, Tx, many};
+use souk_db::{Engine, Error, Many, Statement, Tx, many, together};
 use uuid::Uuid;
 
 use super::stock::stock_key;
@@ -186,22 +186,44 @@ fn stored_key(answer: &AnswerKey) -> Key {
     Key::new(&answer.caller, answer.method, answer.request_id)
 }
 
-/// Writes what a batch did, its events left to the caller. A conflict: a concurrent transaction was faster, start anew.
-pub async fn save(tx: &mut Tx, changes: &Changes, now: DateTime<Utc>) -> Result<(), Error> {
-    save_stocks(tx, &changes.stocks).await?;
-    save_reservations(tx, &changes.reservations).await?;
-    save_lines(tx, &changes.reservations).await?;
-    movements::insert(tx, &changes.movements).await?;
-    let stored: Vec<Stored> = changes
-        .answers
-        .iter()
-        .map(|(key, given)| Stored {
-            key: stored_key(key),
-            fingerprint: given.fingerprint,
-            response: serde_json::to_vec(&given.reply).expect("a reply is JSON"),
-        })
-        .collect();
-    idempotency::keep(tx, &stored, now).await
+/// Writes what a batch did, and its events. A conflict: a concurrent transaction was faster, start anew.
+pub async fn save(tx: &mut Tx, changes: &Changes, events: Many<'static>, now: DateTime<Utc>) -> Result<(), Error> {
+    let (new_stocks, stocks) = parted(&changes.stocks);
+    let (new_reservations, reservations) = parted(&changes.reservations);
+    let (new_lines, lines) = (lines_of(&new_reservations), lines_of(&reservations));
+    let answers = stored_answers(&changes.answers);
+    let writes = [
+        insert_stocks(&new_stocks),
+        update_stocks(&stocks),
+        insert_reservations(&new_reservations),
+        update_reservations(&reservations),
+        insert_lines(&new_lines),
+        update_lines(&lines),
+        idempotency::insert(&answers, now),
+        movements::insert(&changes.movements),
+        events,
+    ];
+    let touched = together(tx, writes).await?;
+    let records = [
+        (new_stocks.len(), "a stock record"),
+        (stocks.len(), "a stock record"),
+        (new_reservations.len(), "a reservation"),
+        (reservations.len(), "a reservation"),
+        (new_lines.len(), "a line"),
+        (lines.len(), "a line"),
+        (answers.len(), "a key"),
+    ];
+    let mut checked = touched.into_iter().zip(records);
+    checked.try_for_each(|(touched, (given, what))| all_touched(touched, given, what))
+}
+
+fn stored_answers(answers: &[(AnswerKey, Given)]) -> Vec<Stored> {
+    let stored = |(key, given): &(AnswerKey, Given)| Stored {
+        key: stored_key(key),
+        fingerprint: given.fingerprint,
+        response: serde_json::to_vec(&given.reply).expect("a reply is JSON"),
+    };
+    answers.iter().map(stored).collect()
 }
 
 /// The new ones, and those that were there.
@@ -209,38 +231,39 @@ fn parted<T>(changed: &[Changed<T>]) -> (Vec<&Changed<T>>, Vec<&Changed<T>>) {
     changed.iter().partition(|changed| changed.version_before == 0)
 }
 
-async fn save_stocks(tx: &mut Tx, changed: &[Changed<StockLevel>]) -> Result<(), Error> {
-    let bind = |row: Statement, changed: &&Changed<StockLevel>| {
-        let StockLevel { key, stock } = &changed.now;
-        row.bind(key.sku.as_str())
-            .bind(key.location.as_str())
-            .bind(stock.on_hand)
-            .bind(stock.held)
-            .bind(stock.allocated)
-            .bind(stock.safety)
-            .bind(stock.incoming)
-            .bind(stock.version)
-            .bind(stock.on_hand_version)
-            .bind(stock.updated_at)
-    };
-    let (new, known) = parted(changed);
-    let insert = "INSERT INTO stock (sku, location, on_hand, held, allocated, safety, incoming, version, on_hand_version, updated_at)
+fn insert_stocks(new: &[&Changed<StockLevel>]) -> Many<'static> {
+    let text = "INSERT INTO stock (sku, location, on_hand, held, allocated, safety, incoming, version, on_hand_version, updated_at)
          VALUES {rows} ON CONFLICT DO NOTHING";
-    all_touched(many(insert, &new, bind).execute(tx).await?, new.len(), "a stock record")?;
-    let update = "WITH v (sku, location, on_hand, held, allocated, safety, incoming, version, on_hand_version, updated_at,
+    many(text, new, |row, changed| bind_stock(row, changed))
+}
+
+fn update_stocks(known: &[&Changed<StockLevel>]) -> Many<'static> {
+    let text = "WITH v (sku, location, on_hand, held, allocated, safety, incoming, version, on_hand_version, updated_at,
              version_before) AS (VALUES {rows})
          UPDATE stock SET on_hand = v.on_hand, held = v.held, allocated = v.allocated, safety = v.safety, incoming = v.incoming,
              version = v.version, on_hand_version = v.on_hand_version, updated_at = v.updated_at
          FROM v WHERE stock.sku = v.sku AND stock.location = v.location AND stock.version = v.version_before";
-    let statement = many(update, &known, |row, changed| bind(row, changed).bind(changed.version_before));
-    all_touched(statement.execute(tx).await?, known.len(), "a stock record")
+    many(text, known, |row, changed| bind_stock(row, changed).bind(changed.version_before))
 }
 
-async fn save_reservations(tx: &mut Tx, changed: &[Changed<Kept>]) -> Result<(), Error> {
-    let (new, known) = parted(changed);
-    let insert = "INSERT INTO reservations (id, state, expires_at, created_at, updated_at, version, caller, request_id, fingerprint)
+fn bind_stock(row: Statement, changed: &Changed<StockLevel>) -> Statement {
+    let StockLevel { key, stock } = &changed.now;
+    row.bind(key.sku.as_str())
+        .bind(key.location.as_str())
+        .bind(stock.on_hand)
+        .bind(stock.held)
+        .bind(stock.allocated)
+        .bind(stock.safety)
+        .bind(stock.incoming)
+        .bind(stock.version)
+        .bind(stock.on_hand_version)
+        .bind(stock.updated_at)
+}
+
+fn insert_reservations(new: &[&Changed<Kept>]) -> Many<'static> {
+    let text = "INSERT INTO reservations (id, state, expires_at, created_at, updated_at, version, caller, request_id, fingerprint)
          VALUES {rows} ON CONFLICT DO NOTHING";
-    let statement = many(insert, &new, |row, changed| {
+    many(text, new, |row, changed| {
         let Kept { reservation, origin } = &changed.now;
         row.bind(reservation.id)
             .bind(reservation.state.as_str())
@@ -251,44 +274,46 @@ async fn save_reservations(tx: &mut Tx, changed: &[Changed<Kept>]) -> Result<(),
             .bind(&origin.caller)
             .bind(origin.request_id)
             .bind(origin.fingerprint)
-    });
-    all_touched(statement.execute(tx).await?, new.len(), "a reservation")?;
-    let update = "WITH v (id, state, updated_at, version, version_before) AS (VALUES {rows})
+    })
+}
+
+fn update_reservations(known: &[&Changed<Kept>]) -> Many<'static> {
+    let text = "WITH v (id, state, updated_at, version, version_before) AS (VALUES {rows})
          UPDATE reservations SET state = v.state, updated_at = v.updated_at, version = v.version
          FROM v WHERE reservations.id = v.id AND reservations.version = v.version_before";
-    let statement = many(update, &known, |row, changed| {
+    many(text, known, |row, changed| {
         let reservation = &changed.now.reservation;
         row.bind(reservation.id)
             .bind(reservation.state.as_str())
             .bind(reservation.updated_at)
             .bind(reservation.version)
             .bind(changed.version_before)
-    });
-    all_touched(statement.execute(tx).await?, known.len(), "a reservation")
+    })
 }
 
-async fn save_lines(tx: &mut Tx, changed: &[Changed<Kept>]) -> Result<(), Error> {
-    let (new, known) = parted(changed);
-    let bind_name = |row: Statement, reservation: &Reservation, line: &Line| {
-        row.bind(reservation.id).bind(line.key.sku.as_str()).bind(line.key.location.as_str())
-    };
-    let bind_parts =
-        |row: Statement, line: &Line| row.bind(line.held).bind(line.committed).bind(line.released).bind(line.expired);
-    let insert = "INSERT INTO reservation_lines (reservation_id, sku, location, requested, expires_at, held, committed, released, expired)
-         VALUES {rows}";
-    let lines = lines_of(&new);
-    let statement = many(insert, &lines, |row, (reservation, line)| {
-        bind_parts(bind_name(row, reservation, line).bind(line.requested).bind(reservation.expires_at), line)
-    });
-    all_touched(statement.execute(tx).await?, lines.len(), "a line")?;
-    let update = "WITH v (reservation_id, sku, location, held, committed, released, expired) AS (VALUES {rows})
+fn insert_lines(lines: &[(&Reservation, &Line)]) -> Many<'static> {
+    let text = "INSERT INTO reservation_lines (reservation_id, sku, location, requested, expires_at, held, committed, released, expired)
+         VALUES {rows} ON CONFLICT DO NOTHING";
+    many(text, lines, |row, (reservation, line)| {
+        let named = bind_name(row, reservation, line).bind(line.requested).bind(reservation.expires_at);
+        bind_parts(named, line)
+    })
+}
+
+fn update_lines(lines: &[(&Reservation, &Line)]) -> Many<'static> {
+    let text = "WITH v (reservation_id, sku, location, held, committed, released, expired) AS (VALUES {rows})
          UPDATE reservation_lines SET held = v.held, committed = v.committed, released = v.released, expired = v.expired
          FROM v WHERE reservation_lines.reservation_id = v.reservation_id AND reservation_lines.sku = v.sku
              AND reservation_lines.location = v.location";
-    let lines = lines_of(&known);
-    let statement =
-        many(update, &lines, |row, (reservation, line)| bind_parts(bind_name(row, reservation, line), line));
-    all_touched(statement.execute(tx).await?, lines.len(), "a line")
+    many(text, lines, |row, (reservation, line)| bind_parts(bind_name(row, reservation, line), line))
+}
+
+fn bind_name(row: Statement, reservation: &Reservation, line: &Line) -> Statement {
+    row.bind(reservation.id).bind(line.key.sku.as_str()).bind(line.key.location.as_str())
+}
+
+fn bind_parts(row: Statement, line: &Line) -> Statement {
+    row.bind(line.held).bind(line.committed).bind(line.released).bind(line.expired)
 }
 
 fn lines_of<'c>(changed: &[&'c Changed<Kept>]) -> Vec<(&'c Reservation, &'c Line)> {

@@ -1,7 +1,7 @@
 //! The ledger.
 
 use chrono::{DateTime, Utc};
-use souk_db::{Error, Statement, Tx, many, sql};
+use souk_db::{Error, Many, Statement, Tx, many, sql};
 use uuid::Uuid;
 
 use super::corrupt;
@@ -75,10 +75,10 @@ pub async fn list_movements(
     rows.into_iter().map(Movement::try_from).collect()
 }
 
-pub(super) async fn insert(tx: &mut Tx, movements: &[Movement]) -> Result<(), Error> {
+pub(super) fn insert(movements: &[Movement]) -> Many<'static> {
     let text = "INSERT INTO movements (sku, location, seq, operation, on_hand_delta, held_delta, allocated_delta, safety_delta,
              incoming_delta, reason, reference, actor, request_id, reservation_id, created_at) VALUES {rows}";
-    many(text, movements, bind).execute(tx).await.map(drop)
+    many(text, movements, bind)
 }
 
 fn bind(row: Statement, movement: &Movement) -> Statement {

@@ -5,13 +5,15 @@ use std::time::Duration;
 use souk_proto_common::time::timestamp;
 use souk_proto_common::v1::Reason as Why;
 use souk_proto_common::validation::{known_enum, page_size, text, uuid, within};
-use souk_proto_common::{Check, FieldError, InvalidRequest, PageToken};
+use souk_proto_common::{Check, FieldError, IdempotencyKey, InvalidRequest, PageToken};
 use souk_proto_inventory::v1 as pb;
 use souk_proto_inventory::v1::adjust_request::Change as WireChange;
+use souk_proto_inventory::v1::reservation_change::Change as WireReservationChange;
 use souk_proto_inventory::v1::sync_movements_request::Movement as WireMovement;
+use souk_runtime::TraceContext;
 
 use super::{etag, key, location, sku, skus};
-use crate::domain::command::{Adjust, Change, Command, Keyed, Receive, Reserve, Resolve};
+use crate::domain::command::{Adjust, Change, Command, Keyed, Receive, ReservationChange, Reserve, Resolve};
 use crate::domain::movement::{Movement, Operation, Reason};
 use crate::domain::product::Etag;
 use crate::domain::query::{BATCH_MAX, BatchGetStock, ListMovements, WatchStock};
@@ -49,13 +51,8 @@ impl TryFrom<pb::ReserveRequest> for Keyed<Reserve> {
         let request_id = std::mem::take(&mut request.request_id);
         let mut check = Check::new();
         let key = key(&mut check, &request_id, &request);
-        let reservation_id = check.field("reservation_id", uuid(&request.reservation_id));
-        let lines = lines(&mut check, &request.lines);
-        let ttl = check.field("ttl", request.ttl.as_ref().map_or(Ok(TTL_DEFAULT), ttl));
-        check.finish(|| {
-            let command = Reserve { reservation_id: reservation_id?, lines: lines?, ttl: ttl? };
-            Some(Self { key: key?, command })
-        })
+        let command = reserve(&mut check, &request);
+        check.finish(|| Some(Self { key: key?, command: command? }))
     }
 }
 
@@ -81,6 +78,59 @@ impl TryFrom<pb::ReleaseRequest> for Keyed<Resolve> {
         let command = resolve(&mut check, &request.reservation_id, &request.lines);
         check.finish(|| Some(Self { key: key?, command: command? }))
     }
+}
+
+impl TryFrom<pb::ReservationChange> for ReservationChange {
+    type Error = InvalidRequest;
+
+    fn try_from(change: pb::ReservationChange) -> Result<Self, InvalidRequest> {
+        let mut check = Check::new();
+        let asked = match change.change {
+            Some(WireReservationChange::Reserve(mut request)) => check.inside("reserve", |check| {
+                let request_id = std::mem::take(&mut request.request_id);
+                let key = key_or_name(check, &request_id, &request.reservation_id, &request);
+                let command = reserve(check, &request);
+                Some((key?, Command::Reserve(command?)))
+            }),
+            Some(WireReservationChange::Commit(mut request)) => check.inside("commit", |check| {
+                let request_id = std::mem::take(&mut request.request_id);
+                let key = key_or_name(check, &request_id, &request.reservation_id, &request);
+                let command = resolve(check, &request.reservation_id, &request.lines);
+                Some((key?, Command::Commit(command?)))
+            }),
+            Some(WireReservationChange::Release(mut request)) => check.inside("release", |check| {
+                let request_id = std::mem::take(&mut request.request_id);
+                let key = if request.lines.is_empty() {
+                    key_or_name(check, &request_id, &request.reservation_id, &request)
+                } else {
+                    // Nothing tells a repeat of it by the reservation alone.
+                    key(check, &request_id, &request).map(|key| (key, true))
+                };
+                let command = resolve(check, &request.reservation_id, &request.lines);
+                Some((key?, Command::Release(command?)))
+            }),
+            None => check.field("change", Err(FieldError::required())),
+        };
+        let position = TraceContext::parse(&change.traceparent);
+        check.finish(|| {
+            let ((key, is_callers), command) = asked?;
+            Some(Self { command, key, is_callers, position })
+        })
+    }
+}
+
+/// The caller's key; without one, a key made of the name of the reservation, and `false`.
+fn key_or_name(
+    check: &mut Check,
+    request_id: &str,
+    name: &str,
+    request: &impl prost::Message,
+) -> Option<(IdempotencyKey, bool)> {
+    if !request_id.is_empty() {
+        return key(check, request_id, request).map(|key| (key, true));
+    }
+    // A bad name is told of where the name is parsed.
+    IdempotencyKey::parse(name, request).ok().map(|key| (key, false))
 }
 
 impl TryFrom<pb::ReceiveRequest> for Keyed<Receive> {
@@ -239,6 +289,13 @@ fn lines(check: &mut Check, wire: &[pb::QuantityLine]) -> Option<Lines> {
             None
         }
     }
+}
+
+fn reserve(check: &mut Check, request: &pb::ReserveRequest) -> Option<Reserve> {
+    let reservation_id = check.field("reservation_id", uuid(&request.reservation_id));
+    let lines = lines(check, &request.lines);
+    let ttl = check.field("ttl", request.ttl.as_ref().map_or(Ok(TTL_DEFAULT), ttl));
+    Some(Reserve { reservation_id: reservation_id?, lines: lines?, ttl: ttl? })
 }
 
 fn resolve(check: &mut Check, reservation_id: &str, wire: &[pb::QuantityLine]) -> Option<Resolve> {

@@ -18,14 +18,14 @@ use crate::harness::{STAFF, Server, assert_refused, product, quantities};
 
 /// Every violation, as `field REASON`.
 #[track_caller]
-fn assert_named<T: std::fmt::Debug>(result: Result<T, Status>, expected: &[&str]) {
+pub(crate) fn assert_named<T: std::fmt::Debug>(result: Result<T, Status>, expected: &[&str]) {
     let status = assert_refused(result, Code::InvalidArgument, Reason::InvalidRequest);
     assert_violations(&status, expected);
 }
 
 /// The same of the outcome of one row of a stream.
 #[track_caller]
-fn assert_named_in(status: google_rpc::Status, expected: &[&str]) {
+pub(crate) fn assert_named_in(status: google_rpc::Status, expected: &[&str]) {
     let details = status.encode_to_vec().into();
     assert_named(Err::<(), _>(Status::with_details(Code::from(status.code), status.message, details)), expected);
 }
