@@ -31,6 +31,8 @@ pub struct Config {
     pub user: ClientConfig,
     /// The inventory service.
     pub inventory: ClientConfig,
+    /// How changes of reservations share calls to it.
+    pub lane: LaneConfig,
     /// Whose access tokens it takes, and how it gets its own.
     pub token: TokenConfig,
     /// How what orders owe is done.
@@ -68,7 +70,7 @@ impl Default for TokenConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SagaConfig {
-    /// Steps that this process does at a time.
+    /// Steps that this process does at a time. A new order waits until its first one can be among them.
     pub concurrency_max: usize,
     /// A step that is taken up and not finished is done by another after so many milliseconds. Longer than a call may take.
     pub lease_ms: u64,
@@ -85,13 +87,31 @@ pub struct SagaConfig {
 impl Default for SagaConfig {
     fn default() -> Self {
         Self {
-            concurrency_max: 64,
+            concurrency_max: 256,
             lease_ms: 15_000,
             deadline_ms: 60_000,
             backoff_ms: 100,
             backoff_max_ms: 30_000,
             sweep_interval_ms: 1_000,
         }
+    }
+}
+
+/// How changes of reservations share calls to the inventory. There are two lanes: one for new orders, one for what orders owe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct LaneConfig {
+    /// Changes that wait for the next call; one more is refused at once.
+    pub queue_max: usize,
+    /// Changes in one call: 1 to 1000, which is what the inventory takes.
+    pub batch_max: usize,
+    /// Calls that are on their way at a time. With more of them each has less to carry.
+    pub calls_max: usize,
+}
+
+impl Default for LaneConfig {
+    fn default() -> Self {
+        Self { queue_max: 4_096, batch_max: 256, calls_max: 4 }
     }
 }
 
@@ -161,6 +181,7 @@ impl Default for Config {
             consumer: ConsumerConfig::default(),
             user: ClientConfig::to("127.0.0.1:50051"),
             inventory: ClientConfig::to("127.0.0.1:50053"),
+            lane: LaneConfig::default(),
             token: TokenConfig::default(),
             saga: SagaConfig::default(),
             limits: Limits::default(),
@@ -172,6 +193,8 @@ impl Default for Config {
 const HOLD_TTL_MS_MAX: u64 = 31 * 24 * 3_600_000;
 /// Prices that are remembered, orders of one stream: more are no setting but a mistake.
 const COUNT_MAX: u64 = 10_000_000;
+/// Each change that waits takes memory.
+const QUEUE_MAX: u64 = 1_000_000;
 
 impl Config {
     /// Notes what cannot be.
@@ -189,6 +212,10 @@ impl Config {
             ("limits.place_orders_max", limits.place_orders_max as u64),
         ];
         check_bounds(problems, "order", 1..=COUNT_MAX, &remembered);
+        let lane = &self.lane;
+        check_bounds(problems, "order", 1..=1_000, &[("lane.batch_max", lane.batch_max as u64)]);
+        let waiting = [("lane.queue_max", lane.queue_max as u64), ("lane.calls_max", lane.calls_max as u64)];
+        check_bounds(problems, "order", 1..=QUEUE_MAX, &waiting);
         let bytes = [
             ("limits.place_orders_result_bytes_max", limits.place_orders_result_bytes_max as u64),
             ("limits.page_bytes_max", limits.page_bytes_max as u64),
@@ -309,7 +336,7 @@ mod tests {
 
     #[test]
     fn what_is_out_of_bounds_is_named() {
-        let bad: [(&str, Change); 28] = [
+        let bad: [(&str, Change); 31] = [
             ("server.header_bytes_max", |config| config.server.header_bytes_max = 0),
             ("server.drain_timeout_ms", |config| config.server.drain_timeout_ms = 3_600_001),
             ("stack.calls_max", |config| config.stack.calls_max = 0),
@@ -319,6 +346,9 @@ mod tests {
             ("consumer.tries_max", |config| config.consumer.tries_max = 0),
             ("user.backoff_ms", |config| config.user.backoff_ms = 60_001),
             ("inventory.tries_max", |config| config.inventory.tries_max = 0),
+            ("lane.queue_max", |config| config.lane.queue_max = 0),
+            ("lane.batch_max", |config| config.lane.batch_max = 1_001),
+            ("lane.calls_max", |config| config.lane.calls_max = 0),
             ("saga.concurrency_max", |config| config.saga.concurrency_max = 10_001),
             ("saga.deadline_ms", |config| config.saga.deadline_ms = 0),
             ("saga.backoff_ms", |config| config.saga.backoff_ms = 0),

@@ -7,10 +7,10 @@ use souk_events::{Bus, BusError, Consumer, Event, Handler, HandlerError, Subscri
 use souk_proto_inventory::v1::{Reservation, ReservationExpired, ReservationReleased};
 use souk_runtime::{Clock, Kernel};
 
-use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::config::Config;
+use crate::hands::Hands;
 use crate::store;
 
 /// An order hears at once of a hold that has ended otherwise than by the order's own doing. What orders do themselves (hold, commit) they
@@ -24,7 +24,7 @@ pub(crate) fn start(
     kernel: &Kernel,
     config: &Config,
     db: &Db,
-    worker: &Arc<Notify>,
+    hands: &Hands,
     bus: &Bus,
 ) -> Result<Vec<Arc<Subscription>>, BusError> {
     let consumer = Consumer {
@@ -34,14 +34,14 @@ pub(crate) fn start(
         kernel: kernel.clone(),
         config: config.consumer.clone(),
     };
-    let reservations = EndedHolds { clock: kernel.clock.clone(), worker: worker.clone() };
+    let reservations = EndedHolds { clock: kernel.clock.clone(), hands: hands.clone() };
     Ok(vec![bus.subscribe(consumer, reservations)?])
 }
 
 /// What the order of an ended hold still owes is due now, and not when its pause is over. A hold without an order is nobody's business here.
 struct EndedHolds {
     clock: Clock,
-    worker: Arc<Notify>,
+    hands: Hands,
 }
 
 impl Handler for EndedHolds {
@@ -51,7 +51,7 @@ impl Handler for EndedHolds {
     }
 
     fn applied(&self, _event: &Event) {
-        self.worker.notify_one();
+        self.hands.wake();
     }
 }
 

@@ -2,7 +2,7 @@
 //! in the transaction of the change.
 
 use prost::{Message, Name};
-use souk_db::{Error, Tx};
+use souk_db::Many;
 use souk_events::{Event, outbox};
 use souk_proto_order::v1 as pb;
 use souk_runtime::Ids;
@@ -43,12 +43,11 @@ pub fn record(order: &Order, ids: &Ids, traceparent: Option<String>) -> Record {
     Record { version, event: event.traced(traceparent) }
 }
 
-/// Writes records in the transaction of the changes that they are of.
-pub async fn keep(tx: &mut Tx, records: Vec<Record>) -> Result<(), Error> {
+/// Writes records in the transaction of the changes that they are of: versions and events.
+pub fn insert(records: Vec<Record>) -> [Many<'static>; 2] {
     let (versions, events): (Vec<Version>, Vec<Event>) =
         records.into_iter().map(|record| (record.version, record.event)).unzip();
-    store::insert_versions(tx, &versions).await?;
-    outbox::append(tx, &events).await
+    [store::insert_versions(&versions), outbox::insert(&events)]
 }
 
 /// The order that an event of ours is about.

@@ -1,5 +1,7 @@
 //! The inventory service, as the orders need it: prices, holds, and the steps that orders owe.
 
+mod lane;
+
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -8,39 +10,54 @@ use souk_interceptors::context;
 use souk_proto_common::{Failure, IdempotencyKey, Money, Reason, failure};
 use souk_proto_inventory::v1 as pb;
 use souk_proto_inventory::v1::catalog_service_client::CatalogServiceClient;
+use souk_proto_inventory::v1::reservation_change::Change;
 use souk_proto_inventory::v1::stock_service_client::StockServiceClient;
-use souk_runtime::Ids;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use tracing::{debug, error, warn};
 use uuid::Uuid;
 
+use crate::config::LaneConfig;
 use crate::domain::pricing::Products;
 use crate::domain::saga::Answer;
 use crate::domain::{Attempt, Item, Product, Sku, Step, StepKind, UserId};
 use crate::error::Error;
 use crate::prices::Prices;
+use lane::{Lane, Replayed};
 
 /// See the module. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Inventory {
-    ids: Ids,
     catalog: CatalogServiceClient<Channel>,
-    stock: StockServiceClient<Channel>,
+    /// For new orders.
+    holds: Lane,
+    /// For what orders owe. However many new ones come, those that are there are brought to their end.
+    steps: Lane,
     prices: Prices,
     hold_ttl: Duration,
 }
 
-/// Holds that are made under one key, one after the other, before we give up.
-const GENERATIONS_MAX: u32 = 8;
+/// What became of a hold for an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// Nothing was held under this name before.
+    New(Uuid),
+    /// It was held already.
+    Before(Uuid),
+    /// What was held under this name is not held any more.
+    Over,
+}
+
 /// The namespace of the names of holds.
 const HOLD_NAMESPACE: Uuid = Uuid::from_u128(0x2c5e_71a9_0d3b_4f68_8e94_b7d0_1f6a_3c52);
 
 impl Inventory {
     /// The inventory behind `channel`. Stock is held for `hold_ttl`.
-    pub fn new(ids: Ids, channel: Channel, prices: Prices, hold_ttl: Duration) -> Self {
+    pub fn start(channel: Channel, lane: &LaneConfig, prices: Prices, hold_ttl: Duration) -> Self {
         let catalog = CatalogServiceClient::new(channel.clone());
-        Self { ids, catalog, stock: StockServiceClient::new(channel), prices, hold_ttl }
+        let stock = StockServiceClient::new(channel);
+        let (holds, steps) = (Lane::start(stock.clone(), lane), Lane::start(stock, lane));
+        Self { catalog, holds, steps, prices, hold_ttl }
     }
 
     /// What is remembered of the catalogue.
@@ -63,29 +80,34 @@ impl Inventory {
             .await
     }
 
-    /// Holds all of `items` for an order under `key`, or none; the name of the hold.
+    /// Holds all of `items` for an order under `key`, or none.
     ///
     /// The name is derived from the key and from what is asked for, so that whoever does the same again (a repeat after a crash, a
     /// duplicate in another replica) gets the same hold and not a second one: the inventory answers a Reserve of a name that is held with
-    /// what is held. The Reserve itself goes out under a new `request_id` each time. Under one derived from the key, a repeat would be
-    /// answered with what was true at the first time, and we would build an order on a hold that has run out since.
+    /// what is held. The Reserve itself has no `request_id`. Under one derived from the key, a repeat would be answered with what was true
+    /// at the first time, and we would build an order on a hold that has run out since.
     ///
     /// A hold that is over (it ran out after a crash, or was given back) cannot be had again under its name, and the repeat must be able
     /// to succeed. So the names have generations: the first one that is held, or can be, is it. Duplicates that run at once walk the
     /// same way and meet at the same name.
     ///
-    /// The walk also passes a hold that was committed: then the order is there, and whoever comes with another hold learns of it from the
-    /// tables when storing its own ([`crate::ops::place_order`] gives that hold back, and looks again before it tells of a refusal).
-    pub async fn hold(&self, owner_id: UserId, key: &IdempotencyKey, items: &[Item]) -> Result<Uuid, Error> {
-        for generation in 0..GENERATIONS_MAX {
-            let reservation_id = self.hold_name(owner_id, key, generation);
-            match self.reserve(reservation_id, items).await {
-                Ok(()) => return Ok(reservation_id),
-                Err(status) if is_over(&status) => debug!(%reservation_id, generation, "a hold is over"),
-                Err(status) => return Err(refusal(&status)),
-            }
+    /// The walk also passes a hold that was committed: then the order is there. Whoever walks looks for it before the next generation, and
+    /// whoever comes with another hold all the same learns of it from the tables when storing its own ([`crate::ops::place_order`] gives
+    /// that hold back).
+    pub async fn hold(
+        &self,
+        owner_id: UserId,
+        key: &IdempotencyKey,
+        items: &[Item],
+        generation: u32,
+    ) -> Result<Hold, Error> {
+        let reservation_id = self.hold_name(owner_id, key, generation);
+        match self.reserve(reservation_id, items).await {
+            Ok(false) => Ok(Hold::New(reservation_id)),
+            Ok(true) => Ok(Hold::Before(reservation_id)),
+            Err(status) if is_over(&status) => Ok(Hold::Over),
+            Err(status) => Err(refusal(&status)),
         }
-        Err(Error::HoldsExpired)
     }
 
     /// Whose, under which key, of what, for how long: whatever differs in a Reserve makes another name.
@@ -98,47 +120,47 @@ impl Inventory {
         Uuid::new_v5(&HOLD_NAMESPACE, name.as_bytes())
     }
 
-    async fn reserve(&self, reservation_id: Uuid, items: &[Item]) -> Result<(), Status> {
+    async fn reserve(&self, reservation_id: Uuid, items: &[Item]) -> Result<Replayed, Status> {
         let line = |item: &Item| pb::QuantityLine {
             sku: item.sku.as_str().to_owned(),
             quantity: item.quantity,
             ..Default::default()
         };
         let request = pb::ReserveRequest {
-            request_id: self.ids.new_id().to_string(),
+            request_id: String::new(),
             reservation_id: reservation_id.to_string(),
             lines: items.iter().map(line).collect(),
             ttl: Some(self.hold_ttl.into()),
         };
-        self.stock.clone().reserve(request).await.map(drop)
+        self.holds.ask(Change::Reserve(request)).await
     }
 
     /// Gives back a hold that no order was or will be built on. If that fails, it runs out by itself.
     pub async fn give_back(&self, reservation_id: Uuid) {
-        let request = pb::ReleaseRequest {
-            request_id: self.ids.new_id().to_string(),
-            reservation_id: reservation_id.to_string(),
-            lines: Vec::new(),
-        };
-        if let Err(status) = self.stock.clone().release(request).await {
+        if let Err(status) = self.steps.ask(Change::Release(release(reservation_id))).await {
             debug!(%reservation_id, code = ?status.code(), "a hold is left to run out");
         }
     }
 
     /// Tries a step once.
     pub async fn attempt(&self, step: &Step, reservation_id: Uuid) -> Attempt {
-        let (request_id, reservation_id) = (step.request_id().to_string(), reservation_id.to_string());
-        let mut stock = self.stock.clone();
-        let result = match step.kind {
-            StepKind::CommitStock => {
-                stock.commit(pb::CommitRequest { request_id, reservation_id, lines: Vec::new() }).await.map(drop)
-            }
-            StepKind::ReleaseStock => {
-                stock.release(pb::ReleaseRequest { request_id, reservation_id, lines: Vec::new() }).await.map(drop)
-            }
+        let change = match step.kind {
+            StepKind::CommitStock => Change::Commit(commit(reservation_id)),
+            StepKind::ReleaseStock => Change::Release(release(reservation_id)),
         };
-        result.map_or_else(|status| meaning(step.kind, &status), |()| Attempt::Answered(Answer::Done))
+        let asked = self.steps.ask(change).await;
+        asked.map_or_else(|status| meaning(step.kind, &status), |_| Attempt::Answered(Answer::Done))
     }
+}
+
+/// All that is held. Without a `request_id`: that it is committed tells a repeat.
+fn commit(reservation_id: Uuid) -> pb::CommitRequest {
+    pb::CommitRequest { reservation_id: reservation_id.to_string(), ..Default::default() }
+}
+
+/// All that is open, likewise.
+fn release(reservation_id: Uuid) -> pb::ReleaseRequest {
+    pb::ReleaseRequest { reservation_id: reservation_id.to_string(), ..Default::default() }
 }
 
 /// What a failed try means. Only a reason that says so is the end; a status without one may come from anything on the way.

@@ -9,6 +9,7 @@ pub mod error;
 pub mod events;
 pub mod failpoints;
 pub mod grpc;
+pub mod hands;
 pub mod inventory;
 pub mod ops;
 pub mod prices;
@@ -42,6 +43,7 @@ use tonic::service::Routes;
 pub use config::Config;
 use grpc::OrderGrpc;
 
+use hands::Hands;
 use inventory::Inventory;
 use ops::App;
 use ops::drive_saga::{FinishBatch, millis};
@@ -116,7 +118,9 @@ async fn connect(config: &Config, metrics: &Metrics) -> anyhow::Result<Db> {
 pub async fn for_operators(config: &Config) -> anyhow::Result<(Db, Vec<Arc<Subscription>>)> {
     let db = connect(config, &Metrics::default()).await?;
     let db = commands::migrated(db, "the orders' database", &TABLES).await?;
-    let consumers = consumers::start(&Kernel::new(Clock::system()), config, &db, &Arc::default(), &Bus::memory())?;
+    let kernel = Kernel::new(Clock::system());
+    let hands = Hands::new(kernel.ids.new_id(), 1);
+    let consumers = consumers::start(&kernel, config, &db, &hands, &Bus::memory())?;
     Ok((db, consumers))
 }
 
@@ -127,10 +131,10 @@ pub async fn open(kernel: &Kernel, config: &Config, deps: &Deps, token: ServiceT
     kernel.tasks.at_end(async move { closing.close().await });
     let (clock, ids) = (kernel.clock.clone(), kernel.ids.clone());
     let step_deadline = millis(config.saga.deadline_ms);
-    let place = PlaceBatch { clock: clock.clone(), step_deadline };
+    let place = PlaceBatch { clock: clock.clone() };
     let finish = FinishBatch { clock: clock.clone(), ids: ids.clone(), step_deadline };
-    let worker = Arc::default();
-    let consumers = consumers::start(kernel, config, &db, &worker, &deps.bus)?;
+    let hands = Hands::new(ids.new_id(), config.saga.concurrency_max);
+    let consumers = consumers::start(kernel, config, &db, &hands, &deps.bus)?;
     let app = App {
         placing: GroupCommit::start("place orders", db.clone(), place, &config.group),
         finishing: GroupCommit::start("finish steps", db.clone(), finish, &config.group),
@@ -138,7 +142,7 @@ pub async fn open(kernel: &Kernel, config: &Config, deps: &Deps, token: ServiceT
         inventory: inventory(kernel, config, token)?,
         relay: Relay::start(kernel.clone(), "order", db.clone(), deps.bus.clone(), config.relay.clone()),
         consumers,
-        worker,
+        hands,
         watchers: Watchers::default(),
         saga: config.saga.clone(),
         limits: config.limits.clone(),
@@ -157,7 +161,7 @@ fn inventory(kernel: &Kernel, config: &Config, token: ServiceToken) -> anyhow::R
     let channel =
         client::connect(kernel, "inventory", &config.inventory, &[souk_proto_inventory::METHODS], Some(token))?;
     let prices = Prices::new(kernel.clock.clone(), limits.prices_max, millis(limits.price_ttl_ms));
-    Ok(Inventory::new(kernel.ids.clone(), channel, prices, Duration::from_millis(limits.hold_ttl_ms)))
+    Ok(Inventory::start(channel, &config.lane, prices, Duration::from_millis(limits.hold_ttl_ms)))
 }
 
 /// The service.

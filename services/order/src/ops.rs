@@ -21,13 +21,13 @@ use souk_db::{Db, GroupCommit, InFlight, Turn};
 use souk_events::{RelayHandle, Subscription};
 use souk_interceptors::{Caller, context};
 use souk_runtime::{Clock, Ids, Tracer};
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::config::{Limits, SagaConfig};
 use crate::domain::{OrderId, UserId};
 use crate::error::Error;
+use crate::hands::Hands;
 use crate::inventory::Inventory;
 use crate::store::Head;
 use crate::watchers::Watchers;
@@ -57,8 +57,8 @@ pub struct App {
     pub relay: RelayHandle,
     /// Take the events of others.
     pub consumers: Vec<Arc<Subscription>>,
-    /// Does what orders owe.
-    pub worker: Arc<Notify>,
+    /// Do what orders owe.
+    pub hands: Hands,
     /// Who waits for changes of orders.
     pub watchers: Watchers,
     /// How what orders owe is done.

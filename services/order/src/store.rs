@@ -11,10 +11,10 @@ use std::fmt::Display;
 
 use souk_db::{Error, MigrationSet};
 
-pub use orders::{NewOrder, Placed, insert_orders, orders_by_key, orders_for_update, update_orders};
+pub use orders::{NewOrder, Placed, insert_lines, insert_orders, orders_by_key, orders_for_update, update_orders};
 pub use saga::{
-    Backlog, Finished, NewStep, Postponed, backlog, claim_steps, drop_step, finish_steps, hasten_steps, insert_steps,
-    lock_current, postpone_steps, reservations_of,
+    Backlog, Finished, NewStep, Postponed, Taken, backlog, claim_steps, drop_step, finish_steps, hasten_steps,
+    insert_steps, lock_current, postpone_steps, reservations_of,
 };
 pub use versions::{
     Head, Listed, Version, current_versions, head, insert_versions, latest, list_orders, versions_after,
@@ -33,6 +33,6 @@ fn corrupt(what: &str, why: impl Display) -> Error {
 }
 
 /// Fails where a statement touched fewer rows than it was given: a concurrent transaction was faster.
-fn all_touched(touched: u64, given: usize, what: &str) -> Result<(), Error> {
+pub fn all_touched(touched: u64, given: usize, what: &str) -> Result<(), Error> {
     if usize::try_from(touched) == Ok(given) { Ok(()) } else { Err(Error::conflict(format!("{what} moved on"))) }
 }

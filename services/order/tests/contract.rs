@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use souk_db::{Db, Kind, MigrationSet, schema, sql};
+use souk_db::{Db, Kind, MigrationSet, schema, sql, together};
 use souk_order::domain::commands::Position;
 use souk_order::domain::{Canceller, ListOrders, Order, OrderId, OrderLine, OrderState, Sku, Step, StepKind, UserId};
 use souk_order::store::{self, Finished, Head, NewOrder, NewStep, Postponed, Version};
@@ -59,23 +59,24 @@ const POSITION: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 async fn place(db: &Db, orders: &[NewOrder]) -> HashSet<OrderId> {
     let mut tx = db.write().await.unwrap();
     let stored = store::insert_orders(&mut tx, &orders.iter().collect::<Vec<_>>()).await.unwrap();
-    let new = orders.iter().filter(|new| stored.contains(&new.order.id));
-    let versions: Vec<Version> = new.map(|new| version(&new.order)).collect();
-    store::insert_versions(&mut tx, &versions).await.unwrap();
+    let new = || orders.iter().map(|new| &new.order).filter(|order| stored.contains(&order.id));
+    let versions: Vec<Version> = new().map(version).collect();
     let steps: Vec<NewStep> = stored.iter().map(|id| new_step(*id, StepKind::CommitStock)).collect();
-    store::insert_steps(&mut tx, &steps, at(0)).await.unwrap();
+    let parts = [store::insert_lines(new()), store::insert_versions(&versions), store::insert_steps(&steps, at(0))];
+    together(&mut tx, parts).await.unwrap();
     tx.commit().await.unwrap();
     stored
 }
 
 fn new_step(order_id: OrderId, kind: StepKind) -> NewStep {
-    NewStep { order_id, kind, deadline_at: at(60), traceparent: Some(POSITION.to_owned()) }
+    NewStep { order_id, kind, deadline_at: at(60), traceparent: Some(POSITION.to_owned()), taken: None }
 }
 
 async fn save(db: &Db, order: &Order) -> Result<(), souk_db::Error> {
     let mut tx = db.write().await.unwrap();
-    store::update_orders(&mut tx, std::slice::from_ref(order)).await?;
-    store::insert_versions(&mut tx, &[version(order)]).await?;
+    let changes = [store::update_orders(std::slice::from_ref(order)), store::insert_versions(&[version(order)])];
+    let [orders, _] = together(&mut tx, changes).await?;
+    store::all_touched(orders, 1, "an order")?;
     tx.commit().await
 }
 
@@ -263,7 +264,7 @@ async fn a_step_that_is_taken_up_is_nobody_elses_until_its_lease_runs_out() {
         let current = store::lock_current(&mut tx, &[first[0], second[0]]).await.unwrap();
         assert_eq!(current, [(id(1), StepKind::CommitStock, 2)], "whoever was replaced may not finish it");
         let finished = Finished { order_id: id(1), kind: StepKind::CommitStock };
-        store::finish_steps(&mut tx, &[finished], at(16)).await.unwrap();
+        store::finish_steps(&[finished], at(16)).execute(&mut tx).await.unwrap();
         assert_eq!(store::lock_current(&mut tx, &second).await.unwrap(), [], "what is over stays over");
         tx.commit().await.unwrap();
         assert!(claim(&db, at(1_000), 10).await.is_empty());
@@ -282,7 +283,7 @@ async fn a_step_that_is_put_off_is_due_again_then() {
         let mut tx = db.write().await.unwrap();
         let (order_id, kind) = (step.order_id, step.kind);
         let postponed = Postponed { order_id, kind, due_at: at(3), error: "down".into() };
-        store::postpone_steps(&mut tx, &[postponed], at(1)).await.unwrap();
+        store::postpone_steps(&[postponed], at(1)).execute(&mut tx).await.unwrap();
         tx.commit().await.unwrap();
         assert!(claim(&db, at(2), 1).await.is_empty());
         assert_eq!(claim(&db, at(3), 1).await, [Step { epoch: 2, attempts: 2, ..step }]);
@@ -309,7 +310,7 @@ async fn a_step_that_was_put_off_can_be_due_now_and_one_that_is_being_tried_cann
         let postponed =
             |step: &Step| Postponed { order_id: step.order_id, kind: step.kind, due_at: at(90), error: "down".into() };
         let postponed: Vec<Postponed> = taken.iter().map(postponed).collect();
-        store::postpone_steps(&mut tx, &postponed, at(2)).await.unwrap();
+        store::postpone_steps(&postponed, at(2)).execute(&mut tx).await.unwrap();
         tx.commit().await.unwrap();
         assert!(claim(&db, at(3), 10).await.is_empty());
         assert_eq!((hastened(at(3)).await, hastened(at(3)).await), (1, 0));
@@ -333,8 +334,8 @@ async fn a_step_that_is_dropped_is_never_done() {
         assert!(!store::drop_step(&mut tx, id(1), StepKind::CommitStock, at(1)).await.unwrap());
         assert_eq!(store::lock_current(&mut tx, &[step]).await.unwrap(), []);
         let release = [new_step(id(1), StepKind::ReleaseStock)];
-        store::insert_steps(&mut tx, &release, at(1)).await.unwrap();
-        store::insert_steps(&mut tx, &release, at(9)).await.unwrap();
+        store::insert_steps(&release, at(1)).execute(&mut tx).await.unwrap();
+        store::insert_steps(&release, at(9)).execute(&mut tx).await.unwrap();
         tx.commit().await.unwrap();
         let left = claim(&db, at(1_000), 10).await;
         assert_eq!(left.iter().map(|step| step.kind).collect::<Vec<_>>(), [StepKind::ReleaseStock]);
@@ -347,7 +348,8 @@ async fn a_backlog_is_counted_and_what_is_late_in_it() {
     on_both(MIGRATIONS, async |db| {
         place(&db, &[new_order(1, user(1)), new_order(2, user(1)), new_order(3, user(1))]).await;
         let mut tx = db.write().await.unwrap();
-        store::finish_steps(&mut tx, &[Finished { order_id: id(1), kind: StepKind::CommitStock }], at(1))
+        store::finish_steps(&[Finished { order_id: id(1), kind: StepKind::CommitStock }], at(1))
+            .execute(&mut tx)
             .await
             .unwrap();
         let backlog = async |tx: &mut souk_db::Tx, now, most| {

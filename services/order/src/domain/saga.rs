@@ -5,7 +5,6 @@
 
 use chrono::{DateTime, Utc};
 use souk_proto_common::Reason;
-use uuid::Uuid;
 
 use super::names::OrderId;
 use super::order::{Order, OrderState};
@@ -50,16 +49,6 @@ pub struct Step {
     pub attempts: i64,
     /// By then it should be done.
     pub deadline_at: DateTime<Utc>,
-}
-
-/// The namespace of ids that are derived from an order and a step.
-const STEP_NAMESPACE: Uuid = Uuid::from_u128(0x8f2d_9c4e_5b1a_4c7e_9d3f_6a0b_2e5c_7f11);
-
-impl Step {
-    /// The key of the call that does the step: the same for every try, whoever makes it.
-    pub fn request_id(&self) -> Uuid {
-        Uuid::new_v5(&STEP_NAMESPACE, format!("{}/{}", self.order_id, self.kind.name()).as_bytes())
-    }
 }
 
 /// What the inventory said to one try of a step.
@@ -112,6 +101,7 @@ pub fn conclude(kind: StepKind, order: &Order, answer: Answer, now: DateTime<Utc
 #[cfg(test)]
 mod tests {
     use souk_proto_common::{Currency, Money};
+    use uuid::Uuid;
 
     use super::*;
     use crate::domain::names::UserId;
@@ -155,14 +145,5 @@ mod tests {
             let conclusion = conclude(StepKind::CommitStock, &cancelled, answer, now());
             assert_eq!(conclusion, Conclusion { order: None, next: None });
         }
-    }
-
-    #[test]
-    fn the_key_of_a_step_is_its_own_and_stays() {
-        let step =
-            |kind, epoch| Step { order_id: OrderId(Uuid::from_u128(1)), kind, epoch, attempts: 1, deadline_at: now() };
-        let key = step(StepKind::CommitStock, 1).request_id();
-        assert_eq!(step(StepKind::CommitStock, 9).request_id(), key);
-        assert_ne!(step(StepKind::ReleaseStock, 1).request_id(), key);
     }
 }

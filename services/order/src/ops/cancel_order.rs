@@ -15,7 +15,7 @@
 //! Storing the answer and cancelling both lock the order's row, so they come one after the other.
 
 use souk_db::idempotency::{self, Key, Seen, Stored};
-use souk_db::{Tx, retrying};
+use souk_db::{Tx, retrying, together};
 use souk_interceptors::{Caller, context};
 use souk_runtime::failpoint;
 
@@ -35,7 +35,7 @@ pub async fn cancel_order(app: &App, caller: &Caller, command: CancelOrder) -> R
     failpoint(failpoints::CANCEL_AFTER_COMMIT);
     if let Some(version) = version {
         app.relay.wake();
-        app.worker.notify_one();
+        app.hands.wake();
         app.watchers.tell(command.order_id, version);
     }
     Ok(answer)
@@ -75,11 +75,13 @@ async fn save(app: &App, tx: &mut Tx, cancelled: &Order) -> Result<Vec<u8>, Erro
     let traceparent = context::current().map(|context| context.trace.to_string());
     let record = events::record(cancelled, &app.ids, traceparent.clone());
     let snapshot = record.version.snapshot.clone();
-    store::update_orders(tx, std::slice::from_ref(cancelled)).await?;
-    events::keep(tx, vec![record]).await?;
+    let [versions, events] = events::insert(vec![record]);
     store::drop_step(tx, cancelled.id, StepKind::CommitStock, now).await?;
     let deadline_at = now + super::drive_saga::millis(app.saga.deadline_ms);
-    let release = NewStep { order_id: cancelled.id, kind: StepKind::ReleaseStock, deadline_at, traceparent };
-    store::insert_steps(tx, &[release], now).await?;
+    let release =
+        NewStep { order_id: cancelled.id, kind: StepKind::ReleaseStock, deadline_at, traceparent, taken: None };
+    let orders = store::update_orders(std::slice::from_ref(cancelled));
+    let [orders, ..] = together(tx, [orders, versions, events, store::insert_steps(&[release], now)]).await?;
+    store::all_touched(orders, 1, "an order")?;
     Ok(snapshot)
 }

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use souk_db::{Batch, Decided, Error as DbError, GroupError, Tx};
+use souk_db::{Batch, Decided, Error as DbError, GroupError, Tx, together};
 use souk_runtime::{Clock, Ids, TraceContext, failpoint, trace};
 use tracing::{Instrument, debug, error, info_span, warn};
 use uuid::Uuid;
@@ -33,12 +33,12 @@ pub struct Claimed {
     pub position: Option<TraceContext>,
 }
 
-/// Takes up to `limit` due steps for `holder`.
-pub async fn claim(app: &App, holder: Uuid, limit: usize) -> Result<Vec<Claimed>, Error> {
+/// Takes up to `limit` due steps.
+pub async fn claim(app: &App, limit: usize) -> Result<Vec<Claimed>, Error> {
     let now = app.clock.now();
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut tx = app.db.write().await?;
-    let steps = store::claim_steps(&mut tx, holder, now, now + millis(app.saga.lease_ms), limit).await?;
+    let steps = store::claim_steps(&mut tx, app.hands.holder(), now, now + millis(app.saga.lease_ms), limit).await?;
     let mut ids: Vec<OrderId> = steps.iter().map(|(step, _)| step.order_id).collect();
     ids.dedup();
     let reservations: HashMap<OrderId, Uuid> = store::reservations_of(&mut tx, &ids).await?.into_iter().collect();
@@ -108,7 +108,7 @@ async fn drive_there(app: &App, step: Step, reservation_id: Uuid) -> Result<Driv
             app.watchers.tell(step.order_id, version);
         }
         if owes_more {
-            app.worker.notify_one();
+            app.hands.wake();
         }
     }
     Ok(driven)
@@ -231,7 +231,8 @@ impl FinishBatch {
         changes.finished.push(Finished { order_id, kind });
         let traceparent = tried.traceparent.clone();
         let deadline_at = now + self.step_deadline;
-        changes.next.extend(next.map(|kind| NewStep { order_id, kind, deadline_at, traceparent: traceparent.clone() }));
+        let due = |kind| NewStep { order_id, kind, deadline_at, traceparent: traceparent.clone(), taken: None };
+        changes.next.extend(next.map(due));
         let version = after.as_ref().map(|order| order.version);
         if let Some(order) = after {
             changes.records.push(events::record(&order, &self.ids, traceparent));
@@ -243,11 +244,17 @@ impl FinishBatch {
 }
 
 async fn save(tx: &mut Tx, changes: Changes, now: DateTime<Utc>) -> Result<(), DbError> {
-    store::update_orders(tx, &changes.orders).await?;
-    events::keep(tx, changes.records).await?;
-    store::finish_steps(tx, &changes.finished, now).await?;
-    store::insert_steps(tx, &changes.next, now).await?;
-    store::postpone_steps(tx, &changes.postponed, now).await
+    let [versions, events] = events::insert(changes.records);
+    let writes = [
+        store::update_orders(&changes.orders),
+        versions,
+        events,
+        store::finish_steps(&changes.finished, now),
+        store::insert_steps(&changes.next, now),
+        store::postpone_steps(&changes.postponed, now),
+    ];
+    let [orders, ..] = together(tx, writes).await?;
+    store::all_touched(orders, changes.orders.len(), "an order")
 }
 
 #[cfg(test)]

@@ -14,45 +14,94 @@
 
 use std::collections::HashMap;
 
-use chrono::{DateTime, TimeDelta, Utc};
-use souk_db::{Batch, Decided, Error as DbError, GroupError, Kind, Tx};
+use souk_db::{Batch, Decided, Error as DbError, GroupError, Kind, Tx, together};
 use souk_interceptors::{Caller, context};
 use souk_proto_common::{IdempotencyKey, Money};
-use souk_runtime::{Clock, failpoint};
+use souk_runtime::{Clock, failpoint, trace};
+use tracing::debug;
 use uuid::Uuid;
 
+use super::drive_saga::{Claimed, millis};
 use super::{Answer, App, take_turn};
 use crate::domain::pricing::price;
-use crate::domain::{Order, OrderId, OrderLine, PlaceOrder, Sku, StepKind, UserId};
+use crate::domain::{Order, OrderId, OrderLine, PlaceOrder, Sku, Step, StepKind, UserId};
 use crate::error::Error;
 use crate::events::{self, Record};
 use crate::failpoints;
-use crate::store::{self, NewOrder, NewStep, Placed};
+use crate::hands::Hand;
+use crate::inventory::Hold;
+use crate::store::{self, NewOrder, NewStep, Placed, Taken};
 
 /// The path of the RPC, for its keys.
 pub const METHOD: &str = "/souk.order.v1.OrderService/PlaceOrder";
+
+/// Holds that are made under one key, one after the other, before we give up.
+const GENERATIONS_MAX: u32 = 8;
 
 /// Places the order, or answers as when it was placed.
 pub async fn place_order(app: &App, caller: &Caller, command: PlaceOrder) -> Result<Answer, Error> {
     // A service owns no orders.
     let owner_id = UserId(caller.user_id().ok_or(Error::NotOwner)?);
     let key = command.key;
-    let _turn = take_turn(app, caller, METHOD, key.request_id).await?;
-    if let Some(answer) = known(app, owner_id, &key).await? {
+    let turn = take_turn(app, caller, METHOD, key.request_id).await?;
+    if turn.has_waited()
+        && let Some(answer) = known(app, owner_id, &key).await?
+    {
         return Ok(answer);
     }
-    let (priced, reservation_id) = match price_and_hold(app, owner_id, &command).await {
-        Ok(held) => held,
-        // Another replica may have placed this very order meanwhile; its stock may be what we were short of, and the key has its answer.
-        Err(refused) if refused.is_refusal() => return known(app, owner_id, &key).await?.ok_or(refused),
-        Err(error) => return Err(error),
+    // Nothing is held for what cannot be stored.
+    app.db.check()?;
+    let hand = app.hands.one().await;
+    let (priced, reservation_id) = match price_and_hold(app, owner_id, &command).await? {
+        Way::Held(priced, reservation_id) => (priced, reservation_id),
+        Way::Known(answer) => return Ok(answer),
     };
     failpoint(failpoints::PLACE_AFTER_RESERVE);
     let id = OrderId(app.ids.new_id());
     let order = Order::place(id, owner_id, reservation_id, priced, app.clock.now());
-    let answer = store_order(app, NewOrder { order, key }).await?;
+    let answer = store_order(app, NewOrder { order, key }, hand).await?;
     failpoint(failpoints::PLACE_BEFORE_REPLY);
     Ok(answer)
+}
+
+type Priced = (Vec<OrderLine>, Money);
+
+/// Where the way of a request leads.
+enum Way {
+    /// To a new order, at these prices and of this stock.
+    Held(Priced, Uuid),
+    /// To an answer that was given before.
+    Known(Answer),
+}
+
+/// Prices the order and holds its stock, unless the key turns out to be known: nobody looks for it as long as all seems new, as that would
+/// cost every new order a transaction. Where the first hold is new, there is most likely no order, and storing finds out if there is.
+async fn price_and_hold(app: &App, owner_id: UserId, command: &PlaceOrder) -> Result<Way, Error> {
+    let key = &command.key;
+    match try_to_hold(app, owner_id, command).await {
+        Ok(way) => Ok(way),
+        // The order may be there: its own stock may be what is short now, and for its answer nobody else is needed.
+        Err(error) => known(app, owner_id, key).await?.map(Way::Known).ok_or(error),
+    }
+}
+
+async fn try_to_hold(app: &App, owner_id: UserId, command: &PlaceOrder) -> Result<Way, Error> {
+    let priced = priced(app, command).await?;
+    failpoint(failpoints::PLACE_BEFORE_RESERVE);
+    for generation in 0..GENERATIONS_MAX {
+        let held = app.inventory.hold(owner_id, &command.key, &command.items, generation).await?;
+        if let Hold::New(reservation_id) = held {
+            return Ok(Way::Held(priced, reservation_id));
+        }
+        if let Some(answer) = known(app, owner_id, &command.key).await? {
+            return Ok(Way::Known(answer));
+        }
+        if let Hold::Before(reservation_id) = held {
+            return Ok(Way::Held(priced, reservation_id));
+        }
+        debug!(%owner_id, generation, "a hold is over");
+    }
+    Err(Error::HoldsExpired)
 }
 
 /// What was answered under the key.
@@ -69,15 +118,6 @@ fn replay(placed: Placed, key: &IdempotencyKey) -> Result<Answer, Error> {
     Ok(Answer { snapshot: placed.snapshot, replayed: true })
 }
 
-type Priced = (Vec<OrderLine>, Money);
-
-/// What the order costs, and the name of its stock.
-async fn price_and_hold(app: &App, owner_id: UserId, command: &PlaceOrder) -> Result<(Priced, Uuid), Error> {
-    let priced = priced(app, command).await?;
-    failpoint(failpoints::PLACE_BEFORE_RESERVE);
-    Ok((priced, app.inventory.hold(owner_id, &command.key, &command.items).await?))
-}
-
 async fn priced(app: &App, command: &PlaceOrder) -> Result<Priced, Error> {
     let skus: Vec<Sku> = command.items.iter().map(|item| item.sku.clone()).collect();
     let (lines, total) = price(&command.items, &app.inventory.products(&skus).await?)?;
@@ -92,17 +132,21 @@ async fn priced(app: &App, command: &PlaceOrder) -> Result<Priced, Error> {
     if actual == expected { Ok((lines, actual)) } else { Err(Error::PriceChanged { expected, actual }) }
 }
 
-/// Stores the order with what belongs to it, unless its key is taken.
-async fn store_order(app: &App, new: NewOrder) -> Result<Answer, Error> {
+/// Stores the order with what belongs to it, unless its key is taken, and leaves its first step to `hand`.
+async fn store_order(app: &App, new: NewOrder, hand: Hand) -> Result<Answer, Error> {
     let (key, reservation_id) = (new.key, new.order.reservation_id);
-    let traceparent = context::current().map(|context| context.trace.to_string());
-    let record = events::record(&new.order, &app.ids, traceparent);
-    let submitted = app.placing.submit(Placing::new(new, record), context::deadline()).await;
+    let position = trace::current();
+    let (step, taken) = first_step(app, &new.order);
+    let traceparent = position.map(|position| position.to_string());
+    let record = events::record(&new.order, &app.ids, traceparent.clone());
+    let (order_id, kind, deadline_at) = (step.order_id, step.kind, step.deadline_at);
+    let step_row = NewStep { order_id, kind, deadline_at, traceparent, taken: Some(taken) };
+    let submitted = app.placing.submit(Placing { new, record, step: step_row }, context::deadline()).await;
     failpoint(failpoints::PLACE_AFTER_COMMIT);
     match submitted {
         Ok(Stored::New(snapshot)) => {
             app.relay.wake();
-            app.worker.notify_one();
+            app.hands.give(Claimed { step, reservation_id, position }, hand);
             Ok(Answer { snapshot, replayed: false })
         }
         Ok(Stored::Before(placed)) => {
@@ -122,11 +166,21 @@ async fn store_order(app: &App, new: NewOrder) -> Result<Answer, Error> {
     }
 }
 
+/// The first step of an order: this process takes it up as it stores it, so that nobody has to look for it. If this process does not live to
+/// do it, the lease runs out, and another does.
+fn first_step(app: &App, order: &Order) -> (Step, Taken) {
+    let now = app.clock.now();
+    let deadline_at = now + millis(app.saga.deadline_ms);
+    let step = Step { order_id: order.id, kind: StepKind::CommitStock, epoch: 1, attempts: 1, deadline_at };
+    (step, Taken { holder: app.hands.holder(), lease_until: now + millis(app.saga.lease_ms) })
+}
+
 /// A new order on its way into the tables.
 #[derive(Clone, Debug)]
 pub struct Placing {
     new: NewOrder,
     record: Record,
+    step: NewStep,
 }
 
 /// What is in the tables under the key of a new order.
@@ -141,10 +195,8 @@ pub enum Stored {
 /// The transaction of a group: new orders, each with its lines, its first version, its first step and its event.
 #[derive(Clone, Debug)]
 pub struct PlaceBatch {
-    /// When steps are due.
+    /// When rows are written.
     pub clock: Clock,
-    /// A first step should be done within this time.
-    pub step_deadline: TimeDelta,
 }
 
 impl Batch for PlaceBatch {
@@ -157,11 +209,11 @@ impl Batch for PlaceBatch {
         let orders: Vec<&NewOrder> = commands.iter().map(|placing| &placing.new).collect();
         let stored = store::insert_orders(tx, &orders).await?;
         let is_stored = |placing: &&Placing| stored.contains(&placing.new.order.id);
-        events::keep(tx, commands.iter().filter(is_stored).map(|placing| placing.record.clone()).collect()).await?;
-        let now = self.clock.now();
-        let steps: Vec<NewStep> =
-            commands.iter().filter(is_stored).map(|placing| placing.first_step(now + self.step_deadline)).collect();
-        store::insert_steps(tx, &steps, now).await?;
+        let new = || commands.iter().filter(is_stored);
+        let lines = store::insert_lines(new().map(|placing| &placing.new.order));
+        let [versions, events] = events::insert(new().map(|placing| placing.record.clone()).collect());
+        let steps: Vec<NewStep> = new().map(|placing| placing.step.clone()).collect();
+        together(tx, [lines, versions, events, store::insert_steps(&steps, self.clock.now())]).await?;
         let before = taken(tx, commands.iter().filter(|placing| !is_stored(placing))).await?;
         failpoint(failpoints::PLACE_BEFORE_COMMIT);
         let outcome = |placing: &Placing| {
@@ -188,16 +240,6 @@ async fn taken<'c>(
 }
 
 impl Placing {
-    /// A new order and its record.
-    pub fn new(new: NewOrder, record: Record) -> Self {
-        Self { new, record }
-    }
-
-    fn first_step(&self, deadline_at: DateTime<Utc>) -> NewStep {
-        let traceparent = self.record.event.traceparent.clone();
-        NewStep { order_id: self.new.order.id, kind: StepKind::CommitStock, deadline_at, traceparent }
-    }
-
     fn key(&self) -> (UserId, Uuid) {
         (self.new.order.owner_id, self.new.key.request_id)
     }

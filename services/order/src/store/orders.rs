@@ -3,11 +3,11 @@
 use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
-use souk_db::{Engine, Error, Statement, Tx, many};
+use souk_db::{Engine, Error, Many, Statement, Tx, many};
 use souk_proto_common::{Currency, IdempotencyKey, Money};
 use uuid::Uuid;
 
-use super::{all_touched, corrupt};
+use super::corrupt;
 use crate::domain::{Order, OrderId, OrderLine, OrderState, Sku, UserId};
 
 /// An order that is to be stored, and the key that it is placed under.
@@ -34,7 +34,7 @@ pub struct Placed {
     pub snapshot: Vec<u8>,
 }
 
-/// Stores those of `orders` whose key is free; which. A key that another transaction is just taking is waited for.
+/// Stores those of `orders` whose key is free, but for their lines; which. A key that another transaction is just taking is waited for.
 pub async fn insert_orders(tx: &mut Tx, orders: &[&NewOrder]) -> Result<HashSet<OrderId>, Error> {
     // In the order of keys, so that two replicas with the same keys wait for each other and not in a circle.
     let mut sorted = orders.to_vec();
@@ -43,14 +43,7 @@ pub async fn insert_orders(tx: &mut Tx, orders: &[&NewOrder]) -> Result<HashSet<
              total_minor, version, created_at, updated_at) VALUES {rows}
          ON CONFLICT (owner_id, request_id) DO NOTHING RETURNING order_id";
     let ids: Vec<(Uuid,)> = many(text, &sorted, |row, new| bind_order(row, new)).fetch_all(tx).await?;
-    let stored: HashSet<OrderId> = ids.into_iter().map(|(id,)| OrderId(id)).collect();
-    let lines: Vec<(OrderId, usize, &OrderLine)> = orders
-        .iter()
-        .filter(|new| stored.contains(&new.order.id))
-        .flat_map(|new| new.order.lines.iter().enumerate().map(|(index, line)| (new.order.id, index, line)))
-        .collect();
-    insert_lines(tx, &lines).await?;
-    Ok(stored)
+    Ok(ids.into_iter().map(|(id,)| OrderId(id)).collect())
 }
 
 fn bind_order(row: Statement, new: &NewOrder) -> Statement {
@@ -69,11 +62,14 @@ fn bind_order(row: Statement, new: &NewOrder) -> Statement {
         .bind(order.updated_at)
 }
 
-async fn insert_lines(tx: &mut Tx, lines: &[(OrderId, usize, &OrderLine)]) -> Result<(), Error> {
+/// Stores the lines of orders that were stored, in the same transaction.
+pub fn insert_lines<'o>(orders: impl Iterator<Item = &'o Order>) -> Many<'static> {
+    let lines_of = |order: &'o Order| order.lines.iter().enumerate().map(|(index, line)| (order.id, index, line));
+    let lines: Vec<(OrderId, usize, &OrderLine)> = orders.flat_map(lines_of).collect();
     let text =
         "INSERT INTO order_lines (order_id, line, sku, name, quantity, unit_price_minor, tax_basis_points, tax_minor,
              total_minor) VALUES {rows}";
-    let insert = many(text, lines, |row, (order_id, index, line)| {
+    many(text, &lines, |row, (order_id, index, line)| {
         row.bind(order_id.0)
             .bind(i64::try_from(*index).unwrap_or(i64::MAX))
             .bind(line.sku.as_str())
@@ -83,8 +79,7 @@ async fn insert_lines(tx: &mut Tx, lines: &[(OrderId, usize, &OrderLine)]) -> Re
             .bind(line.tax_basis_points)
             .bind(line.tax.amount_minor)
             .bind(line.total.amount_minor)
-    });
-    insert.execute(tx).await.map(drop)
+    })
 }
 
 #[derive(sqlx::FromRow)]
@@ -218,17 +213,16 @@ pub(super) fn state(name: &str) -> Result<OrderState, Error> {
     OrderState::from_name(name).ok_or_else(|| corrupt("orders", "state"))
 }
 
-/// Stores the next version of each; a conflict if one of them has moved on.
-pub async fn update_orders(tx: &mut Tx, orders: &[Order]) -> Result<(), Error> {
+/// Stores the next version of each. Whoever has it done asks [`all_touched`](super::all_touched) whether one of them has moved on.
+pub fn update_orders(orders: &[Order]) -> Many<'static> {
     let text = "WITH v (order_id, state, state_reason, version, updated_at) AS (VALUES {rows})
          UPDATE orders SET state = v.state, state_reason = v.state_reason, version = v.version, updated_at = v.updated_at
          FROM v WHERE orders.order_id = v.order_id AND orders.version = v.version - 1";
-    let update = many(text, orders, |row, order| {
+    many(text, orders, |row, order| {
         row.bind(order.id.0)
             .bind(order.state.name())
             .bind(&order.state_reason)
             .bind(order.version)
             .bind(order.updated_at)
-    });
-    all_touched(update.execute(tx).await?, orders.len(), "an order")
+    })
 }

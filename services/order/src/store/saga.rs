@@ -1,7 +1,7 @@
 //! Steps that orders still owe.
 
 use chrono::{DateTime, Utc};
-use souk_db::{Engine, Error, Statement, Tx, many, sql};
+use souk_db::{Engine, Error, Many, Statement, Tx, many, sql};
 use souk_runtime::TraceContext;
 use uuid::Uuid;
 
@@ -19,26 +19,38 @@ pub struct NewStep {
     pub deadline_at: DateTime<Utc>,
     /// Where it was left in a trace.
     pub traceparent: Option<String>,
+    /// Who does it, if somebody does already.
+    pub taken: Option<Taken>,
 }
 
-/// Stores steps that are due at once. One that is there already stays as it is.
-pub async fn insert_steps(tx: &mut Tx, steps: &[NewStep], now: DateTime<Utc>) -> Result<(), Error> {
+/// A step is somebody's for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Whose.
+    pub holder: Uuid,
+    /// Until then nobody else has it.
+    pub lease_until: DateTime<Utc>,
+}
+
+/// Stores steps that are due at once, or taken up. One that is there already stays as it is.
+pub fn insert_steps(steps: &[NewStep], now: DateTime<Utc>) -> Many<'static> {
     let text = "INSERT INTO saga_steps
-             (order_id, step, state, due_at, deadline_at, epoch, attempts, created_at, updated_at, traceparent)
+             (order_id, step, state, due_at, deadline_at, holder, epoch, attempts, created_at, updated_at, traceparent)
          VALUES {rows} ON CONFLICT DO NOTHING";
-    let insert = many(text, steps, |row, step| {
+    many(text, steps, |row, step| {
+        let tries = i64::from(step.taken.is_some());
         row.bind(step.order_id.0)
             .bind(step.kind.name())
             .bind("DUE")
-            .bind(now)
+            .bind(step.taken.map_or(now, |taken| taken.lease_until))
             .bind(step.deadline_at)
-            .bind(0_i64)
-            .bind(0_i64)
+            .bind(step.taken.map(|taken| taken.holder))
+            .bind(tries) // the epoch …
+            .bind(tries) // … and the attempts
             .bind(now)
             .bind(now)
             .bind(step.traceparent.clone())
-    });
-    insert.execute(tx).await.map(drop)
+    })
 }
 
 #[derive(sqlx::FromRow)]
@@ -101,16 +113,21 @@ pub async fn reservations_of(tx: &mut Tx, ids: &[OrderId]) -> Result<Vec<(OrderI
 /// Those of `steps` that are still theirs who took them up: not done, not dropped, and not taken up by another since. Locked until the
 /// transaction ends.
 pub async fn lock_current(tx: &mut Tx, steps: &[Step]) -> Result<Vec<(OrderId, StepKind, i64)>, Error> {
-    let text = "WITH v (order_id, step, epoch) AS (VALUES {rows})
-         UPDATE saga_steps SET epoch = v.epoch FROM v
-         WHERE saga_steps.order_id = v.order_id AND saga_steps.step = v.step AND saga_steps.epoch = v.epoch AND state = 'DUE'
-         RETURNING saga_steps.order_id, saga_steps.step, saga_steps.epoch";
+    let lock = match tx.engine() {
+        Engine::Sqlite => "", // one writer at a time
+        Engine::Postgres => "ORDER BY s.order_id, s.step FOR UPDATE OF s",
+    };
+    let text = format!(
+        "WITH v (order_id, step, epoch) AS (VALUES {{rows}})
+         SELECT s.order_id, s.step, s.epoch FROM v
+         JOIN saga_steps s ON s.order_id = v.order_id AND s.step = v.step AND s.epoch = v.epoch WHERE s.state = 'DUE' {lock}"
+    );
     let bind = |row: Statement, step: &Step| row.bind(step.order_id.0).bind(step.kind.name()).bind(step.epoch);
     let current = |(id, name, epoch): (Uuid, String, i64)| {
         let kind = StepKind::from_name(&name).ok_or_else(|| corrupt("saga_steps", "step"))?;
         Ok((OrderId(id), kind, epoch))
     };
-    many(text, steps, bind).fetch_all(tx).await?.into_iter().map(current).collect()
+    many(&text, steps, bind).fetch_all(tx).await?.into_iter().map(current).collect()
 }
 
 /// A step that is over.
@@ -123,12 +140,12 @@ pub struct Finished {
 }
 
 /// Marks steps as done. The caller has them locked.
-pub async fn finish_steps(tx: &mut Tx, steps: &[Finished], now: DateTime<Utc>) -> Result<(), Error> {
+pub fn finish_steps(steps: &[Finished], now: DateTime<Utc>) -> Many<'static> {
     let text = "WITH v (order_id, step, updated_at) AS (VALUES {rows})
          UPDATE saga_steps SET state = 'DONE', updated_at = v.updated_at FROM v
          WHERE saga_steps.order_id = v.order_id AND saga_steps.step = v.step";
     let bind = |row: Statement, step: &Finished| row.bind(step.order_id.0).bind(step.kind.name()).bind(now);
-    many(text, steps, bind).execute(tx).await.map(drop)
+    many(text, steps, bind)
 }
 
 /// A step that is to be tried again.
@@ -145,14 +162,13 @@ pub struct Postponed {
 }
 
 /// Puts steps off: nobody has them until then. The caller has them locked.
-pub async fn postpone_steps(tx: &mut Tx, steps: &[Postponed], now: DateTime<Utc>) -> Result<(), Error> {
+pub fn postpone_steps(steps: &[Postponed], now: DateTime<Utc>) -> Many<'static> {
     let text = "WITH v (order_id, step, due_at, last_error, updated_at) AS (VALUES {rows})
          UPDATE saga_steps SET due_at = v.due_at, holder = NULL, last_error = v.last_error, updated_at = v.updated_at FROM v
          WHERE saga_steps.order_id = v.order_id AND saga_steps.step = v.step";
-    let update = many(text, steps, |row, step| {
+    many(text, steps, |row, step| {
         row.bind(step.order_id.0).bind(step.kind.name()).bind(step.due_at).bind(&step.error).bind(now)
-    });
-    update.execute(tx).await.map(drop)
+    })
 }
 
 /// Makes the steps due now that were put off and are about that stock. Those that somebody has taken up are being tried as it is.

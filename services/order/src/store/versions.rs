@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use chrono::{DateTime, Utc};
-use souk_db::{Error, Tx, many, sql};
+use souk_db::{Error, Many, Tx, many, sql};
 use uuid::Uuid;
 
 use super::orders::state;
@@ -24,12 +24,11 @@ pub struct Version {
 }
 
 /// Stores versions, in the transaction of the changes that they are of.
-pub async fn insert_versions(tx: &mut Tx, versions: &[Version]) -> Result<(), Error> {
+pub fn insert_versions(versions: &[Version]) -> Many<'static> {
     let text = "INSERT INTO order_versions (order_id, version, snapshot, created_at) VALUES {rows}";
-    let insert = many(text, versions, |row, version| {
+    many(text, versions, |row, version| {
         row.bind(version.order_id.0).bind(version.version).bind(version.snapshot.as_slice()).bind(version.created_at)
-    });
-    insert.execute(tx).await.map(drop)
+    })
 }
 
 /// What decides who may see an order, and whether there is more to come.

@@ -9,13 +9,14 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use souk_runtime::{Metrics, story};
+use souk_runtime::{Metrics, failpoint, story};
 use tokio::task::{JoinError, JoinSet};
 use tracing::{error, warn};
-use uuid::Uuid;
 
 use crate::domain::StepKind;
 use crate::error::Error;
+use crate::failpoints;
+use crate::hands::Hand;
 use crate::ops::App;
 use crate::ops::drive_saga::{Claimed, Driven, claim, drive, millis};
 use crate::store;
@@ -62,7 +63,6 @@ impl Meters {
 struct Worker {
     app: App,
     meters: Meters,
-    holder: Uuid,
     /// Each ends with the time at which its step is to be tried again, if it is.
     driving: JoinSet<Option<DateTime<Utc>>>,
     /// There may be steps that are due.
@@ -75,49 +75,69 @@ struct Worker {
 
 /// Runs until the process ends, and finishes what it has begun.
 pub(super) async fn run(app: App, meters: Meters) {
-    let holder = app.ids.new_id();
     let measure_at = app.clock.now();
-    let mut worker = Worker { app, meters, holder, driving: JoinSet::new(), look: true, again_at: None, measure_at };
+    let mut worker = Worker { app, meters, driving: JoinSet::new(), look: true, again_at: None, measure_at };
     while !worker.app.shutdown.is_cancelled() {
         worker.measure_when_due().await;
-        if worker.look && worker.has_room() {
-            worker.take_up().await;
-        } else {
-            worker.wait().await;
+        worker.take_given();
+        if worker.look && worker.take_up().await {
+            continue;
         }
+        worker.wait().await;
     }
-    while let Some(ended) = worker.driving.join_next().await {
-        worker.ended(ended);
-    }
+    worker.finish().await;
 }
 
 impl Worker {
-    /// Steps are taken up some at a time, as each time costs a transaction; an idle worker takes up a single one at once.
-    fn has_room(&self) -> bool {
-        let most = self.app.saga.concurrency_max;
-        self.driving.is_empty() || most - self.driving.len().min(most) >= most.div_ceil(4)
+    /// Does what was begun, and the first steps of orders that are still being placed.
+    async fn finish(&mut self) {
+        loop {
+            self.take_given();
+            tokio::select! {
+                Some(ended) = self.driving.join_next() => self.ended(ended),
+                _ = self.app.hands.woken() => {}
+                () = self.app.hands.all_free() => return,
+            }
+        }
     }
 
-    async fn take_up(&mut self) {
-        let room = self.app.saga.concurrency_max - self.driving.len();
-        let claimed = match claim(&self.app, self.holder, room).await {
+    /// Begins with what those who placed orders have left to us.
+    fn take_given(&mut self) {
+        for (claimed, hand) in self.app.hands.take() {
+            failpoint(failpoints::SAGA_AFTER_CLAIM);
+            self.begin(claimed, hand);
+        }
+    }
+
+    /// Begins with what waits in the table; whether there was room for it.
+    async fn take_up(&mut self) -> bool {
+        let spare = self.app.hands.spare();
+        if spare.is_empty() {
+            return false;
+        }
+        let claimed = match claim(&self.app, spare.len()).await {
             Ok(claimed) => claimed,
             Err(error) => {
                 warn!(error = story(&error), "steps cannot be taken up");
                 Vec::new()
             }
         };
-        self.look = claimed.len() == room;
-        for claimed in claimed {
-            self.driving.spawn(drive_one(self.app.clone(), self.meters.clone(), claimed));
+        self.look = claimed.len() == spare.len();
+        for (claimed, hand) in claimed.into_iter().zip(spare) {
+            self.begin(claimed, hand);
         }
+        true
+    }
+
+    fn begin(&mut self, claimed: Claimed, hand: Hand) {
+        self.driving.spawn(drive_one(self.app.clone(), self.meters.clone(), claimed, hand));
     }
 
     async fn wait(&mut self) {
         let pause = self.pause();
         tokio::select! {
             Some(ended) = self.driving.join_next() => self.ended(ended),
-            () = self.app.worker.notified() => self.look = true,
+            look = self.app.hands.woken() => self.look |= look,
             () = self.app.clock.sleep(pause) => {
                 self.look = true;
                 self.again_at = None;
@@ -159,7 +179,7 @@ impl Worker {
     }
 }
 
-async fn drive_one(app: App, meters: Meters, claimed: Claimed) -> Option<DateTime<Utc>> {
+async fn drive_one(app: App, meters: Meters, claimed: Claimed, _hand: Hand) -> Option<DateTime<Utc>> {
     let driven = drive(&app, claimed).await;
     meters.count(claimed.step.kind, driven.as_ref());
     match driven {

@@ -163,8 +163,9 @@ async fn a_step_without_an_order_keeps_no_other_from_being_done() {
     let now = shop.clock.now();
     let mut tx = shop.replicas[0].running.app.db.write().await.unwrap();
     let nobodys = OrderId(new_id().parse().unwrap());
-    let step = NewStep { order_id: nobodys, kind: StepKind::CommitStock, deadline_at: now, traceparent: None };
-    store::insert_steps(&mut tx, &[step], now).await.unwrap();
+    let step =
+        NewStep { order_id: nobodys, kind: StepKind::CommitStock, deadline_at: now, traceparent: None, taken: None };
+    store::insert_steps(&[step], now).execute(&mut tx).await.unwrap();
     tx.commit().await.unwrap();
     let placed = shop.place(&alice, items(&[("TEA", 2)])).await.unwrap();
     assert_eq!(state(&shop.settled(&alice, &placed).await), OrderState::Confirmed);

@@ -96,7 +96,9 @@ impl Shop {
         config.server.listen = ([127, 0, 0, 1], 0).into();
         config.stack.writes = RateLimit { per_second: 0, burst: 0 };
         config.user = ClientConfig::to(self.suite.running.user.address);
-        // Each try is one call, so that a test can count them.
+        // Each try is one call, so that a test can count and stop them one by one.
+        config.lane.batch_max = 1;
+        config.lane.calls_max = 100;
         config.inventory = ClientConfig { tries_max: 1, ..ClientConfig::to(self.proxy.address) };
         config.token.service_name = "order-tested".into();
         config.token.client_secret = Secret::new(SECRET);

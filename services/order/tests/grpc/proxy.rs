@@ -6,6 +6,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use prost::Message;
+use souk_proto_inventory::v1::BatchChangeReservationsRequest;
+use souk_proto_inventory::v1::reservation_change::Change;
 use souk_runtime::Kernel;
 use souk_runtime::server::{ServerConfig, bind, serve};
 use tokio::sync::Semaphore;
@@ -91,7 +95,7 @@ impl Proxy {
     }
 
     async fn call(&self, request: Request<Body>, channel: Channel) -> Response<Body> {
-        let method = request.uri().path().rsplit('/').next().unwrap().to_owned();
+        let (method, request) = named(request).await;
         let fault = {
             let mut state = self.state.lock().unwrap();
             *state.calls.entry(method.clone()).or_default() += 1;
@@ -116,6 +120,28 @@ impl Proxy {
         }
     }
 }
+
+/// The method of a call. A batch is named by what its one change does.
+async fn named(request: Request<Body>) -> (String, Request<Body>) {
+    let method = request.uri().path().rsplit('/').next().unwrap().to_owned();
+    if method != "BatchChangeReservations" {
+        return (method, request);
+    }
+    let (parts, body) = request.into_parts();
+    let sent = body.collect().await.unwrap().to_bytes();
+    let batch = BatchChangeReservationsRequest::decode(&sent[FRAME_BYTES..]).unwrap();
+    let [change] = &batch.changes[..] else { panic!("one change a call") };
+    let method = match change.change.as_ref().unwrap() {
+        Change::Reserve(_) => "Reserve",
+        Change::Commit(_) => "Commit",
+        Change::Release(_) => "Release",
+    };
+    let body = Body::new(Full::new(sent).map_err(|impossible| match impossible {}));
+    (method.to_owned(), Request::from_parts(parts, body))
+}
+
+/// What stands before a message of gRPC.
+const FRAME_BYTES: usize = 5;
 
 async fn pass_on(request: Request<Body>, mut channel: Channel) -> Response<Body> {
     channel.ready().await.unwrap().call(request).await.unwrap()
