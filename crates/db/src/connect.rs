@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures::future::BoxFuture;
 use souk_runtime::Metrics;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Connection, Sqlite, SqlitePool, Transaction};
+use sqlx::{Connection, SqlitePool};
 use tracing::Instrument;
 
 use crate::config::DbConfig;
@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::meters::Meters;
 use crate::postgres::Server;
 use crate::span;
-use crate::transaction::{Access, Tx};
+use crate::transaction::{Access, Inner, OnSqlite, Tx};
 
 /// Which database answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +76,16 @@ impl Db {
         self.begin(Access::Read).await
     }
 
+    /// A read of one statement, or of one [`many`](crate::many), in no transaction: neither BEGIN nor ROLLBACK is a way to the server and
+    /// back. It sees one state of the database, as any statement does. A second one is refused as a bug, and so is a commit.
+    ///
+    /// PostgreSQL can be told of the caller's deadline in a transaction only. Here our own watch ends the wait at the deadline; the server
+    /// ends the statement when it finds its client gone, or after `statement_timeout_ms`. Whether the statement only reads, the server does
+    /// not look at either: SQLite does, and the tests of both engines with it.
+    pub async fn read_one(&self) -> Result<Tx, Error> {
+        self.begin(Access::ReadOne).await
+    }
+
     /// A transaction that writes. On SQLite it is the only one until it ends.
     pub async fn write(&self) -> Result<Tx, Error> {
         self.begin(Access::Write).await
@@ -86,29 +96,21 @@ impl Db {
         let beginning = async {
             match &self.pools {
                 Pools::Sqlite { writer, readers } => {
-                    let (pool, begin) = match access {
-                        Access::Read => (readers, "BEGIN"),
-                        Access::Write => (writer, "BEGIN IMMEDIATE"),
+                    let since = Instant::now();
+                    let began = match access {
+                        Access::Read => readers.begin_with("BEGIN").await.map(OnSqlite::Transaction),
+                        Access::ReadOne => readers.acquire().await.map(OnSqlite::Connection),
+                        Access::Write => writer.begin_with("BEGIN IMMEDIATE").await.map(OnSqlite::Transaction),
                     };
-                    self.begin_sqlite(pool, begin).await.map(crate::transaction::Inner::Sqlite)
+                    self.meters.acquired(since.elapsed(), began.is_ok());
+                    Ok(Inner::Sqlite(began?))
                 }
-                Pools::Postgres(server) => server.begin(access).await.map(crate::transaction::Inner::Postgres),
+                Pools::Postgres(server) => server.begin(access).await.map(Inner::Postgres),
             }
         };
         let began = beginning.instrument(span.clone()).await;
         let inner = began.inspect_err(|error| self.meters.failed(error.kind()))?;
         Ok(Tx::new(inner, access, self.meters.clone(), span))
-    }
-
-    async fn begin_sqlite(
-        &self,
-        pool: &SqlitePool,
-        begin: &'static str,
-    ) -> Result<Transaction<'static, Sqlite>, Error> {
-        let since = Instant::now();
-        let tx = pool.begin_with(begin).await;
-        self.meters.acquired(since.elapsed(), tx.is_ok());
-        Ok(tx?)
     }
 
     /// Fails where it is known that no transaction can begin. Asks nobody.
@@ -125,11 +127,7 @@ impl Db {
         if let Pools::Postgres(server) = &self.pools {
             return server.is_well().await;
         }
-        let ask = async {
-            let mut tx = self.read().await?;
-            crate::sql("SELECT 1").execute(&mut tx).await?;
-            tx.rollback().await
-        };
+        let ask = async { crate::sql("SELECT 1").execute(&mut self.read_one().await?).await };
         ask.await.is_ok()
     }
 

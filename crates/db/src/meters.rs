@@ -31,7 +31,7 @@ pub(crate) struct Meters {
     pub(crate) connections_dropped: Counter,
     acquire_seconds: Histogram,
     acquire_failures: Counter,
-    transactions: [[Counter; 3]; 2],
+    transactions: [[Counter; 3]; 3],
     failures: [Counter; 5],
 }
 
@@ -44,7 +44,7 @@ pub(crate) enum Outcome {
     Failed,
 }
 
-const ACCESSES: [(Access, &str); 2] = [(Access::Read, "read"), (Access::Write, "write")];
+const ACCESSES: [(Access, &str); 3] = [(Access::Read, "read"), (Access::ReadOne, "read"), (Access::Write, "write")];
 const OUTCOMES: [(Outcome, &str); 3] =
     [(Outcome::Committed, "committed"), (Outcome::RolledBack, "rolled_back"), (Outcome::Failed, "failed")];
 const KINDS: [(Kind, &str); 5] = [
@@ -62,8 +62,8 @@ impl Meters {
             metrics.register_with("db_acquire_seconds", "Waits for a connection of the pool", || {
                 Family::new_with_constructor(acquire_buckets as fn() -> Histogram)
             });
-        let transactions: Family<Labels<3>, Counter> =
-            metrics.register("db_transactions", "Transactions by what they came to; reading ones are rolled back");
+        let transactions: Family<Labels<3>, Counter> = metrics
+            .register("db_transactions", "Transactions by what they came to; reading ones are rolled back, in effect");
         let failures: Family<Labels<2>, Counter> =
             metrics.register("db_errors", "Statements, commits and waits for a connection that failed");
         let counter = |name, help| metrics.register_labelled(name, help, &label);

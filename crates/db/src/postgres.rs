@@ -67,7 +67,7 @@ impl Server {
         drop(futures::future::join_all(connecting).await);
     }
 
-    /// Begins a transaction, within the deadline of the task.
+    /// Begins a transaction, or what does without one, within the deadline of the task.
     pub(crate) async fn begin(self: &Arc<Self>, access: Access) -> Result<Session, Error> {
         let deadline = deadline::current();
         let mut tries_left = self.config.connections_max;
@@ -167,7 +167,7 @@ fn pool(config: &DbConfig, options: PgConnectOptions, health: &Arc<Health>) -> P
         .acquire_timeout(Duration::from_millis(config.acquire_timeout_ms))
         .idle_timeout(Duration::from_millis(config.idle_timeout_ms))
         .max_lifetime(Duration::from_millis(config.lifetime_max_ms))
-        // Where a connection was used a moment ago, that would be a round trip for nothing: BEGIN finds out as well.
+        // Where a connection was used a moment ago, that would be a round trip for nothing: BEGIN finds out as well, or the one statement.
         .test_before_acquire(false)
         .before_acquire(move |connection, about| {
             let usable = health.may_use(about.age);

@@ -35,8 +35,8 @@ pub struct Many<'t> {
 /// ```
 ///
 /// On PostgreSQL the rows are one array a column, so that one text, always prepared, and one round trip serve any number of rows. SQLite
-/// has no arrays: there they are cut into powers of two, so that a handful of texts serves any number. The values carry their types, so
-/// that neither needs casts.
+/// has no arrays: there they are cut into powers of two, so that a handful of texts serves any number. A read of one statement has a text
+/// for each number of rows, and no more than SQLite takes: 32,766 values. The values carry their types, so that neither needs casts.
 pub fn many<'t, T>(template: &'t str, rows: &[T], bind: impl Fn(Statement, &T) -> Statement) -> Many<'t> {
     let values = rows.iter().fold(sql(""), bind).into_values();
     Many { template, columns: values.len() / rows.len().max(1), values }
@@ -46,7 +46,7 @@ impl Many<'_> {
     /// Runs it; the number of rows that it touched.
     pub async fn execute(self, tx: &mut Tx) -> Result<u64, Error> {
         let mut touched = 0;
-        for statement in self.statements(tx.engine()) {
+        for statement in self.statements(tx.engine(), tx.reads_one()) {
             touched += statement.execute(tx).await?;
         }
         Ok(touched)
@@ -55,7 +55,7 @@ impl Many<'_> {
     /// Every row that it returns.
     pub async fn fetch_all<R: Row>(self, tx: &mut Tx) -> Result<Vec<R>, Error> {
         let mut found = Vec::new();
-        for statement in self.statements(tx.engine()) {
+        for statement in self.statements(tx.engine(), tx.reads_one()) {
             found.extend(statement.fetch_all(tx).await?);
         }
         Ok(found)
@@ -65,14 +65,14 @@ impl Many<'_> {
         self.values.is_empty()
     }
 
-    fn statements(self, engine: Engine) -> Vec<Statement> {
+    fn statements(self, engine: Engine, as_one: bool) -> Vec<Statement> {
         match engine {
             _ if self.is_empty() => Vec::new(),
             Engine::Postgres => {
                 let text = self.text_of_arrays(1);
                 vec![Statement::of_columns(text, self.into_columns())]
             }
-            Engine::Sqlite => self.of_lists(),
+            Engine::Sqlite => self.of_lists(as_one),
         }
     }
 
@@ -90,13 +90,13 @@ impl Many<'_> {
         columns
     }
 
-    fn of_lists(self) -> Vec<Statement> {
+    fn of_lists(self, as_one: bool) -> Vec<Statement> {
         let row = format!("({})", vec!["?"; self.columns].join(", "));
         let mut rows_left = self.values.len() / self.columns;
         let mut values = self.values.into_iter();
         let mut statements = Vec::new();
         while rows_left > 0 {
-            let rows = power_of_two_within(rows_left);
+            let rows = if as_one { rows_left } else { power_of_two_within(rows_left) };
             let text = self.template.replace(ROWS, &format!("VALUES {}", vec![row.as_str(); rows].join(", ")));
             statements.push(values.by_ref().take(rows * self.columns).fold(sql(text), Statement::bind));
             rows_left -= rows;
@@ -158,7 +158,7 @@ mod tests {
         let mut texts = BTreeSet::new();
         for count in 0..2_000_usize {
             let many = many("VALUES {rows}", &numbers(count), |row, value| row.bind(*value).bind(0_i64));
-            let statements = many.statements(Engine::Sqlite);
+            let statements = many.statements(Engine::Sqlite, false);
             texts.extend(statements.iter().map(|statement| statement.text().to_owned()));
             let values: usize = statements.into_iter().map(|statement| statement.into_values().len()).sum();
             assert_eq!(values, 2 * count);
@@ -171,7 +171,7 @@ mod tests {
     fn on_postgresql_any_number_of_rows_is_carried_by_one_text() {
         let text = |count: usize| {
             let many = many("WITH v (a, b) AS (VALUES {rows}) …", &numbers(count), |row, n| row.bind(*n).bind(*n));
-            let statements = many.statements(Engine::Postgres);
+            let statements = many.statements(Engine::Postgres, false);
             assert_eq!(statements.len(), 1);
             statements[0].text().to_owned()
         };
@@ -191,9 +191,17 @@ mod tests {
     }
 
     #[test]
+    fn in_a_read_of_one_statement_all_rows_are_in_that() {
+        let statements = many("VALUES {rows}", &numbers(3), |row, n| row.bind(*n)).statements(Engine::Sqlite, true);
+        let texts: Vec<&str> = statements.iter().map(Statement::text).collect();
+        assert_eq!(texts, ["VALUES (?), (?), (?)"]);
+    }
+
+    #[test]
     fn without_rows_nothing_is_asked() {
         for engine in [Engine::Sqlite, Engine::Postgres] {
-            assert!(many("VALUES {rows}", &numbers(0), |row, n| row.bind(*n)).statements(engine).is_empty());
+            let many = many("VALUES {rows}", &numbers(0), |row, n| row.bind(*n));
+            assert!(many.statements(engine, false).is_empty());
         }
     }
 }

@@ -12,10 +12,11 @@ use crate::connect::Engine;
 use crate::error::Error;
 use crate::transaction::{Access, Tx};
 
-/// A transaction, from the wait for its connection to its end.
+/// A transaction, or a read in none, from the wait for its connection to its end.
 pub(crate) fn transaction(engine: Engine, database: &'static str, access: Access) -> Span {
     let operation = match access {
         Access::Read => "read transaction",
+        Access::ReadOne => "read of one statement",
         Access::Write => "write transaction",
     };
     debug_span!(

@@ -7,6 +7,7 @@ use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{AssertSqlSafe, FromRow};
 
 use crate::error::Error;
+use crate::postgres::Session;
 use crate::span;
 use crate::transaction::{Inner, Tx};
 use crate::value::{self, Value};
@@ -24,6 +25,13 @@ pub struct Statement {
     values: Vec<Value>,
     /// On PostgreSQL, and after the values: arrays.
     columns: Vec<Vec<Value>>,
+}
+
+/// Which of the rows.
+#[derive(Clone, Copy, Debug)]
+enum Wanted {
+    All,
+    First,
 }
 
 /// A statement. Its text is ours, never a caller's: values are bound.
@@ -46,12 +54,12 @@ impl Statement {
     /// Runs it; the number of rows that it touched.
     pub async fn execute(self, tx: &mut Tx) -> Result<u64, Error> {
         let span = span::statement(tx, &self.text);
-        tx.ask();
+        tx.ask()?;
         let asking = async {
             match &mut tx.inner {
-                Inner::Sqlite(tx) => {
+                Inner::Sqlite(sqlite) => {
                     let (text, arguments) = self.for_sqlite()?;
-                    let done = sqlx::query_with(AssertSqlSafe(text), arguments).execute(&mut **tx).await;
+                    let done = sqlx::query_with(AssertSqlSafe(text), arguments).execute(sqlite.connection()).await;
                     Ok(done?.rows_affected())
                 }
                 Inner::Postgres(session) => {
@@ -69,18 +77,16 @@ impl Statement {
     /// Every row. Bounded by the statement's own LIMIT or key.
     pub async fn fetch_all<R: Row>(self, tx: &mut Tx) -> Result<Vec<R>, Error> {
         let span = span::statement(tx, &self.text);
-        tx.ask();
+        tx.ask()?;
         let asking = async {
             match &mut tx.inner {
-                Inner::Sqlite(tx) => {
+                Inner::Sqlite(sqlite) => {
                     let (text, arguments) = self.for_sqlite()?;
-                    Ok(sqlx::query_as_with(AssertSqlSafe(text), arguments).fetch_all(&mut **tx).await?)
+                    Ok(sqlx::query_as_with(AssertSqlSafe(text), arguments).fetch_all(sqlite.connection()).await?)
                 }
                 Inner::Postgres(session) => {
-                    let (text, arguments) = self.for_postgres()?;
-                    let query = sqlx::query_as_with(AssertSqlSafe(text), arguments).persistent(session.prepares());
-                    let (connection, exchange) = session.parts();
-                    exchange.watch(query.fetch_all(connection)).await
+                    let rows = Box::pin(self.fetch_from(session, Wanted::All)).await?;
+                    Ok(rows.iter().map(R::from_row).collect::<Result<_, _>>()?)
                 }
             }
         };
@@ -91,18 +97,16 @@ impl Statement {
     /// The row, if there is one.
     pub async fn fetch_optional<R: Row>(self, tx: &mut Tx) -> Result<Option<R>, Error> {
         let span = span::statement(tx, &self.text);
-        tx.ask();
+        tx.ask()?;
         let asking = async {
             match &mut tx.inner {
-                Inner::Sqlite(tx) => {
+                Inner::Sqlite(sqlite) => {
                     let (text, arguments) = self.for_sqlite()?;
-                    Ok(sqlx::query_as_with(AssertSqlSafe(text), arguments).fetch_optional(&mut **tx).await?)
+                    Ok(sqlx::query_as_with(AssertSqlSafe(text), arguments).fetch_optional(sqlite.connection()).await?)
                 }
                 Inner::Postgres(session) => {
-                    let (text, arguments) = self.for_postgres()?;
-                    let query = sqlx::query_as_with(AssertSqlSafe(text), arguments).persistent(session.prepares());
-                    let (connection, exchange) = session.parts();
-                    exchange.watch(query.fetch_optional(connection)).await
+                    let rows = Box::pin(self.fetch_from(session, Wanted::First)).await?;
+                    Ok(rows.first().map(R::from_row).transpose()?)
                 }
             }
         };
@@ -113,6 +117,30 @@ impl Statement {
     /// The one row; none is a bug.
     pub async fn fetch_one<R: Row>(self, tx: &mut Tx) -> Result<R, Error> {
         self.fetch_optional(tx).await?.ok_or_else(|| sqlx::Error::RowNotFound.into())
+    }
+
+    /// The rows, from PostgreSQL. Where a read of one statement finds its connection cut, it is asked again on another. For its size it is
+    /// boxed, or whatever asks for rows would be that much larger.
+    async fn fetch_from(mut self, session: &mut Session, wanted: Wanted) -> Result<Vec<PgRow>, Error> {
+        loop {
+            let again = session.reads_one().then(|| self.clone());
+            let (text, arguments) = self.for_postgres()?;
+            let query = sqlx::query_with(AssertSqlSafe(text), arguments).persistent(session.prepares());
+            let (connection, exchange) = session.parts();
+            let fetched = match wanted {
+                Wanted::All => exchange.watch(query.fetch_all(connection)).await,
+                Wanted::First => {
+                    exchange.watch(query.fetch_optional(connection)).await.map(|row| row.into_iter().collect())
+                }
+            };
+            match again {
+                Some(again) if session.can_be_renewed() => {
+                    session.renew().await?;
+                    self = again;
+                }
+                _ => return fetched,
+            }
+        }
     }
 
     #[cfg(test)]

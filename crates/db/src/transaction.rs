@@ -1,9 +1,10 @@
-//! A transaction on either engine.
+//! A transaction on either engine, and a read that needs none.
 
 use std::sync::Arc;
 
 use souk_runtime::deadline;
-use sqlx::{Sqlite, Transaction};
+use sqlx::pool::PoolConnection;
+use sqlx::{Sqlite, SqliteConnection, Transaction};
 use tracing::{Instrument, Span};
 
 use crate::connect::Engine;
@@ -12,13 +13,16 @@ use crate::meters::{Meters, Outcome};
 use crate::postgres::Session;
 use crate::span;
 
-/// A transaction. Dropped without a commit, it is rolled back.
+/// A transaction. Dropped without a commit, it is rolled back. Or, from [`Db::read_one`](crate::Db::read_one), a read of one statement in
+/// none: a second statement is refused.
 #[derive(Debug)]
 pub struct Tx {
     pub(crate) inner: Inner,
     /// A statement failed. PostgreSQL would answer COMMIT by undoing everything and reporting success, SQLite by keeping the rest.
     failed: bool,
-    /// A statement was asked, and not answered yet.
+    /// A statement was asked …
+    asked: bool,
+    /// … and not answered yet.
     waits: bool,
     account: Account,
     pub(crate) span: Span,
@@ -26,14 +30,32 @@ pub struct Tx {
 
 #[derive(Debug)]
 pub(crate) enum Inner {
-    Sqlite(Transaction<'static, Sqlite>),
+    Sqlite(OnSqlite),
     Postgres(Session),
+}
+
+/// A connection to SQLite, in a transaction or in none.
+#[derive(Debug)]
+pub(crate) enum OnSqlite {
+    Transaction(Transaction<'static, Sqlite>),
+    Connection(PoolConnection<Sqlite>),
+}
+
+impl OnSqlite {
+    pub(crate) fn connection(&mut self) -> &mut SqliteConnection {
+        match self {
+            Self::Transaction(tx) => tx,
+            Self::Connection(connection) => connection,
+        }
+    }
 }
 
 /// What a transaction is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     Read,
+    /// One statement, in no transaction: it sees one state of the database by itself.
+    ReadOne,
     Write,
 }
 
@@ -56,6 +78,7 @@ impl Tx {
         Self {
             inner,
             failed: false,
+            asked: false,
             waits: false,
             account: Account { meters, access, outcome: Outcome::RolledBack },
             span,
@@ -75,8 +98,18 @@ impl Tx {
         self.waits
     }
 
-    pub(crate) fn ask(&mut self) {
-        self.waits = true;
+    /// Whether it is a read of one statement.
+    pub(crate) fn reads_one(&self) -> bool {
+        self.account.access == Access::ReadOne
+    }
+
+    /// A statement is about to be asked.
+    pub(crate) fn ask(&mut self) -> Result<(), Error> {
+        if self.reads_one() && self.asked {
+            return self.note(Err(Error::bug("a read of one statement was asked for another")));
+        }
+        (self.asked, self.waits) = (true, true);
+        Ok(())
     }
 
     /// What a statement came to. An error that its caller swallows is remembered.
@@ -91,6 +124,9 @@ impl Tx {
 
     /// Makes it durable: all of it, or, if any statement failed, nothing. After an error of kind `Unavailable` the outcome is not known.
     pub async fn commit(self) -> Result<(), Error> {
+        if self.reads_one() {
+            return Err(Error::bug("a read of one statement was to be committed"));
+        }
         if self.failed {
             self.rollback().await?;
             return Err(Error::bug("a statement failed, and its transaction was to be committed"));
@@ -99,7 +135,8 @@ impl Tx {
         let Self { inner, mut account, span: _transaction, .. } = self;
         let committing = async {
             match inner {
-                Inner::Sqlite(tx) => tx.commit().await.map_err(Error::from),
+                Inner::Sqlite(OnSqlite::Transaction(tx)) => tx.commit().await.map_err(Error::from),
+                Inner::Sqlite(OnSqlite::Connection(_)) => Ok(()),
                 Inner::Postgres(session) => session.commit().await,
             }
         };
@@ -112,7 +149,8 @@ impl Tx {
     /// Undoes it, and waits until that is done.
     pub async fn rollback(self) -> Result<(), Error> {
         match self.inner {
-            Inner::Sqlite(tx) => tx.rollback().await?,
+            Inner::Sqlite(OnSqlite::Transaction(tx)) => tx.rollback().await?,
+            Inner::Sqlite(OnSqlite::Connection(_)) => {}
             Inner::Postgres(session) => session.rollback().await?,
         }
         Ok(())

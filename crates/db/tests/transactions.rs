@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::FutureExt;
-use souk_db::{Db, DbConfig, Error, Kind, retrying, sql};
+use souk_db::{Db, DbConfig, Error, Kind, many, retrying, sql};
 use souk_testkit::{on_both, postgres, sqlite};
 
 async fn table(db: &Db) {
@@ -129,4 +129,69 @@ async fn a_deadlock_is_tried_again() {
     let (changed,): (i64,) =
         sql("SELECT COUNT(*) FROM t WHERE s = '0++'").fetch_one(&mut database.read().await.unwrap()).await.unwrap();
     assert_eq!(changed, 2);
+}
+
+#[tokio::test]
+async fn a_read_of_one_statement_reads_once_and_leaves_nothing_open() {
+    for database in [sqlite().await, postgres().await] {
+        table(&database).await;
+        let db = Db::open(&DbConfig { connections_max: 1, ..database.config().clone() }).await.unwrap();
+        for id in 0..3 {
+            insert(&db, id, String::new()).await.unwrap();
+            let mut tx = db.read_one().await.unwrap();
+            let (count,): (i64,) = sql("SELECT COUNT(*) FROM t").fetch_one(&mut tx).await.unwrap();
+            assert_eq!(count, id + 1, "what was committed before is there: no earlier state is still being read");
+            let another = sql("SELECT id FROM t").fetch_optional::<(i64,)>(&mut tx).await;
+            assert_eq!(another.unwrap_err().kind(), Kind::Bug);
+        }
+        let mut tx = db.read_one().await.unwrap();
+        let all = many(
+            "WITH k (id) AS (VALUES {rows}) SELECT t.id FROM k JOIN t ON t.id = k.id ORDER BY t.id",
+            &[2_i64, 9, 0],
+            |row, id| row.bind(*id),
+        );
+        assert_eq!(all.fetch_all::<(i64,)>(&mut tx).await.unwrap(), [(0,), (2,)]);
+        assert_eq!(tx.commit().await.unwrap_err().kind(), Kind::Bug);
+        let mut tx = db.read_one().await.unwrap();
+        let failed = sql("SELECT id FROM nothing").fetch_all::<(i64,)>(&mut tx).await;
+        assert_eq!(failed.unwrap_err().kind(), Kind::Bug);
+        tx.rollback().await.unwrap();
+        insert(&db, 3, String::new()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_reader_who_goes_away_leaves_nothing_running() {
+    for database in [sqlite().await, postgres().await] {
+        table(&database).await;
+        let db = Db::open(&DbConfig { connections_max: 1, ..database.config().clone() }).await.unwrap();
+        let read = async || {
+            let mut tx = db.read_one().await?;
+            sql("SELECT COUNT(*) FROM t").fetch_one::<(i64,)>(&mut tx).await
+        };
+        for id in 0..20 {
+            for polls in 1..5 {
+                let mut reading = Box::pin(read());
+                for _ in 0..polls {
+                    if reading.as_mut().now_or_never().is_some() {
+                        break;
+                    }
+                    tokio::task::yield_now().await;
+                }
+                drop(reading);
+            }
+            insert(&db, id, String::new()).await.unwrap();
+            assert_eq!(read().await.unwrap(), (id + 1,));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_read_of_one_statement_cannot_write_on_sqlite() {
+    let db = sqlite().await;
+    table(&db).await;
+    let mut tx = db.read_one().await.unwrap();
+    sql("INSERT INTO t (id) VALUES (1)").execute(&mut tx).await.unwrap_err();
+    drop(tx);
+    assert!(ids(&db).await.is_empty());
 }

@@ -1,4 +1,5 @@
-//! One transaction on one connection: every exchange has an end, and the connection goes back only when nothing runs on it.
+//! One transaction, or one statement, on one connection: every exchange has an end, and the connection goes back only when nothing runs on
+//! it.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -17,9 +18,10 @@ use crate::transaction::Access;
 /// A connection with a transaction. Dropped, it is undone.
 #[derive(Debug)]
 pub(crate) struct Session {
-    /// Always there, but for the moment in which it is dropped.
+    /// Always there, but for the moment in which it is dropped or renewed.
     connection: Option<PoolConnection<Postgres>>,
     exchange: Exchange,
+    renewals_left: u32,
 }
 
 /// What is known of the conversation with the server.
@@ -55,14 +57,16 @@ impl Session {
         access: Access,
         deadline: Option<TokioInstant>,
     ) -> Self {
+        let renewals_left = server.config.connections_max;
         let exchange = Exchange { server, access, deadline, state: State::AtRest };
-        Self { connection: Some(connection), exchange }
+        Self { connection: Some(connection), exchange, renewals_left }
     }
 
     pub(super) async fn begin(&mut self) -> Result<(), Error> {
         let begin = match self.exchange.access {
             Access::Read => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
             Access::Write => "BEGIN",
+            Access::ReadOne => return Ok(()),
         };
         let left = self.exchange.deadline.map(|deadline| deadline.saturating_duration_since(TokioInstant::now()));
         let limit = Duration::from_millis(self.exchange.server.config.statement_timeout_ms);
@@ -100,6 +104,27 @@ impl Session {
         (connection, &mut self.exchange)
     }
 
+    pub(crate) fn reads_one(&self) -> bool {
+        self.exchange.access == Access::ReadOne
+    }
+
+    /// Whether its connection was cut under a read of one statement. There is no BEGIN that would have found that out before, all of the
+    /// pool may have been cut at once, and what only reads may be asked again.
+    pub(crate) fn can_be_renewed(&self) -> bool {
+        self.reads_one() && self.is_broken() && self.renewals_left > 0
+    }
+
+    /// Another connection in place of the one that was cut.
+    pub(crate) async fn renew(&mut self) -> Result<(), Error> {
+        self.renewals_left -= 1;
+        if let Some(connection) = self.connection.take() {
+            discard(&self.exchange.server, connection);
+        }
+        self.connection = Some(self.exchange.server.acquire(self.exchange.deadline).await?);
+        self.exchange.state = State::AtRest;
+        Ok(())
+    }
+
     /// Whether statements are to be kept prepared.
     pub(crate) fn prepares(&self) -> bool {
         self.exchange.server.config.statement_cache_max > 0
@@ -118,7 +143,7 @@ impl Session {
     async fn put_at_rest(&mut self) {
         if let Some(connection) = self.connection.take() {
             // An error here would be the end of the runtime, and of the connection with it.
-            drop(tokio::spawn(release(self.exchange.server.clone(), connection, self.exchange.state)).await);
+            drop(tokio::spawn(self.exchange.release(connection)).await);
         }
     }
 }
@@ -151,7 +176,10 @@ impl Exchange {
                 return Err(Error::unanswered("the database does not answer"));
             }
         };
-        self.state = State::Open;
+        self.state = match self.access {
+            Access::Read | Access::Write => State::Open,
+            Access::ReadOne => State::AtRest,
+        };
         match answer {
             Ok(answer) => {
                 self.server.health.answered();
@@ -176,15 +204,18 @@ impl Exchange {
         self.server.health.answered();
         error.into()
     }
+
+    fn release(&self, connection: PoolConnection<Postgres>) -> impl Future<Output = ()> + Send + use<> {
+        release(self.server.clone(), connection, self.access, self.state)
+    }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
         let Some(connection) = self.connection.take() else { return };
-        let state = self.exchange.state;
         match Handle::try_current() {
-            Ok(runtime) if state != State::Broken => {
-                drop(runtime.spawn(release(self.exchange.server.clone(), connection, state)));
+            Ok(runtime) if !self.is_broken() => {
+                drop(runtime.spawn(self.exchange.release(connection)));
             }
             // Closed as it is: there is nobody to talk to, or nobody to do so.
             _ => discard(&self.exchange.server, connection),
@@ -193,10 +224,10 @@ impl Drop for Session {
 }
 
 /// Brings a connection home with nothing running on it, or closes it.
-async fn release(server: Arc<Server>, mut connection: PoolConnection<Postgres>, state: State) {
+async fn release(server: Arc<Server>, mut connection: PoolConnection<Postgres>, access: Access, state: State) {
     let since = Instant::now();
     let patience = if state == State::Busy { GIVEN_UP } else { TRIFLE };
-    match timeout(patience, settle(&mut connection, state)).await {
+    match timeout(patience, settle(&mut connection, access, state)).await {
         Ok(Ok(())) => {
             // Asks the connection once more whether it is there; cut off, it is closed.
             if timeout(TRIFLE, connection.return_to_pool()).await.is_err() {
@@ -217,7 +248,7 @@ async fn release(server: Arc<Server>, mut connection: PoolConnection<Postgres>, 
 }
 
 /// Hears what is still to be said of statements that were given up, and undoes the transaction.
-async fn settle(connection: &mut PgConnection, state: State) -> Result<(), sqlx::Error> {
+async fn settle(connection: &mut PgConnection, access: Access, state: State) -> Result<(), sqlx::Error> {
     match state {
         State::AtRest => return Ok(()),
         State::Open => return connection.execute("ROLLBACK").await.map(drop),
@@ -229,7 +260,10 @@ async fn settle(connection: &mut PgConnection, state: State) -> Result<(), sqlx:
         }
         // Of the statement that was given up: nobody is left to be told.
     }
-    connection.execute("ROLLBACK").await.map(drop)
+    match access {
+        Access::Read | Access::Write => connection.execute("ROLLBACK").await.map(drop),
+        Access::ReadOne => Ok(()),
+    }
 }
 
 fn discard(server: &Server, connection: PoolConnection<Postgres>) {

@@ -115,3 +115,38 @@ async fn many_callers_who_go_away_leave_no_transaction_open() {
     .await;
     super::insert(&db, 1_000).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_read_of_one_statement_ends_at_the_deadline_of_its_call() {
+    let database = postgres().await;
+    let config = DbConfig { connections_max: 1, ..database.config().clone() };
+    let mut observer = observer(config.url.expose()).await;
+    let db = Db::open(&config).await.unwrap();
+    let reading = async |text: String| {
+        let mut tx = db.read_one().await?;
+        sql(text).fetch_all::<(i32,)>(&mut tx).await
+    };
+    let quick = within(Duration::from_secs(5), reading("SELECT 1".to_owned())).await.0;
+    assert_eq!(quick.unwrap(), [(1,)]);
+    let slow = "SELECT 1 FROM pg_sleep(30) /* late read */".to_owned();
+    let (result, took) = within(Duration::from_millis(300), reading(slow)).await;
+    assert_eq!(result.unwrap_err().kind(), Kind::Timeout);
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    // Not told of the deadline, the server finds its client gone.
+    let soon = Duration::from_secs(5);
+    souk_testkit::within(soon, "the statement ends", async || running(&mut observer, "/* late read */").await == 0)
+        .await;
+    assert_eq!(reading("SELECT 1".to_owned()).await.unwrap(), [(1,)]);
+}
+
+#[tokio::test]
+async fn a_read_of_one_statement_is_in_no_transaction() {
+    let database = postgres().await;
+    let mut observer = observer(database.config().url.expose()).await;
+    let mut tx = database.read_one().await.unwrap();
+    let own = "SELECT pg_backend_pid()";
+    let (pid,): (i32,) = sql(own).fetch_one(&mut tx).await.unwrap();
+    let state = "SELECT state FROM pg_stat_activity WHERE pid = $1";
+    let (state,): (String,) = sqlx::query_as(state).bind(pid).fetch_one(&mut observer).await.unwrap();
+    assert_eq!(state, "idle", "and not: idle in transaction");
+}

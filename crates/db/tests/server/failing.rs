@@ -69,6 +69,20 @@ async fn a_server_that_is_restarted_is_used_again_without_one_failed_call() {
 }
 
 #[tokio::test]
+async fn a_read_that_no_begin_goes_before_does_not_fail_since_its_connections_were_cut_either() {
+    let fixture = fixture(|config| DbConfig { connections_max: 4, connections_min: 4, ..config }).await;
+    insert(&fixture.db, 1).await.unwrap();
+    let mut root = observer_of(&fixture).await;
+    let mut read = async || {
+        let mut tx = fixture.db.read_one().await?;
+        let cut = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name LIKE 'souk-%'";
+        root.execute(cut).await.unwrap(); // after the pool has looked at the connection
+        sql("SELECT id FROM t").fetch_all::<(i64,)>(&mut tx).await
+    };
+    assert_eq!(read().await.unwrap(), [(1,)]);
+}
+
+#[tokio::test]
 async fn a_server_that_is_stopped_is_found_out_once_and_heals_by_itself() {
     let mut fixture = fixture(|config| config).await;
     fixture.server.stop().await;
