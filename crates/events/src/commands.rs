@@ -94,9 +94,7 @@ where
 async fn list(db: &Db, consumer: Option<&str>) -> anyhow::Result<()> {
     let mut after: Option<After> = None;
     loop {
-        let mut tx = db.read().await?;
-        let page = dead_letters::list(&mut tx, consumer, after.as_ref(), PAGE).await?;
-        tx.rollback().await?;
+        let page = dead_letters::list(&mut db.read_one().await?, consumer, after.as_ref(), PAGE).await?;
         let Some(last) = page.last() else { return Ok(()) };
         after = Some(After::from(last));
         for letter in &page {
@@ -109,7 +107,7 @@ async fn list(db: &Db, consumer: Option<&str>) -> anyhow::Result<()> {
 
 async fn show(db: &Db, matches: &ArgMatches) -> anyhow::Result<()> {
     let (consumer, event) = which(matches)?;
-    let mut tx = db.read().await?;
+    let mut tx = db.read_one().await?;
     let letter = dead_letters::show(&mut tx, consumer, event).await?.context("no such dead letter")?;
     let replayed = letter.replayed_at.map_or_else(|| "no".to_owned(), |time| time.to_rfc3339());
     let rows = [

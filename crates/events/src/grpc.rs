@@ -35,7 +35,7 @@ impl DeadLetterGrpc {
     }
 
     async fn find(&self, which: &Which) -> Result<DeadLetter, Failure> {
-        let mut tx = self.db.read().await.map_err(|error| database(&error))?;
+        let mut tx = self.db.read_one().await.map_err(|error| database(&error))?;
         let found =
             dead_letters::show(&mut tx, &which.consumer, which.event_id).await.map_err(|error| database(&error))?;
         found.ok_or_else(|| which.not_found())
@@ -50,7 +50,7 @@ impl DeadLetterService for DeadLetterGrpc {
     ) -> Result<Response<pb::ListDeadLettersResponse>, Status> {
         let filters = filters(request.get_ref());
         let (_, List { consumer, limit, after }) = accept(request)?;
-        let mut tx = self.db.read().await.map_err(|error| database(&error))?;
+        let mut tx = self.db.read_one().await.map_err(|error| database(&error))?;
         let page = dead_letters::list(&mut tx, consumer.as_deref(), after.as_ref(), limit).await;
         let page = page.map_err(|error| database(&error))?;
         let is_full = page.len() >= limit as usize;

@@ -10,7 +10,7 @@ use crate::store;
 
 /// Those that exist and those that do not, each in the order of asking.
 pub async fn batch_get_products(app: &App, query: BatchGetProducts) -> Result<(Vec<Product>, Vec<Sku>), Error> {
-    let mut tx = app.db.read().await?;
+    let mut tx = app.db.read_one().await?;
     let found = store::products(&mut tx, &query.skus).await?;
     let mut found: HashMap<Sku, Product> = found.into_iter().map(|product| (product.sku.clone(), product)).collect();
     let mut products = Vec::with_capacity(found.len());

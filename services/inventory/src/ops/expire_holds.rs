@@ -12,7 +12,7 @@ use crate::store;
 pub async fn expire_holds(app: &App, now: DateTime<Utc>) -> Result<usize, Error> {
     let mut total = 0;
     loop {
-        let mut tx = app.db.read().await?;
+        let mut tx = app.db.read_one().await?;
         let due = store::due_reservations(&mut tx, now, app.limits.sweep_batch_max).await?;
         drop(tx);
         let last = due.len() < app.limits.sweep_batch_max as usize;

@@ -7,6 +7,6 @@ use crate::store;
 
 /// The product.
 pub async fn get_product(app: &App, sku: Sku) -> Result<Product, Error> {
-    let mut tx = app.db.read().await?;
+    let mut tx = app.db.read_one().await?;
     store::product(&mut tx, &sku).await?.ok_or(Error::ProductNotFound(sku))
 }

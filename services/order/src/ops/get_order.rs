@@ -9,7 +9,7 @@ use crate::store;
 
 /// The order as it stands, encoded.
 pub async fn get_order(app: &App, caller: &Caller, id: OrderId) -> Result<Vec<u8>, Error> {
-    let mut tx = app.db.read().await?;
+    let mut tx = app.db.read_one().await?;
     let found = store::latest(&mut tx, id).await?;
     let (_, snapshot) = permitted(caller, READ_ALL, id, found, |(owner_id, _)| *owner_id)?;
     Ok(snapshot)

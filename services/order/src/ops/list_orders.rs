@@ -15,7 +15,7 @@ pub async fn list_orders(
     query: ListOrders,
 ) -> Result<(Vec<Vec<u8>>, Option<Position>), Error> {
     let query = ListOrders { owner_id: owner_seen_by(caller, query.owner_id)?, ..query };
-    let mut tx = app.db.read().await?;
+    let mut tx = app.db.read_one().await?;
     // One more than the page, to know whether there is another page.
     let mut listed = store::list_orders(&mut tx, &query, query.page_size + 1).await?;
     let fitting = fitting(listed.iter().map(|order| order.snapshot.len()), app.limits.page_bytes_max);

@@ -21,7 +21,7 @@ pub async fn watch_order(
 ) -> Result<impl Stream<Item = Result<Vec<u8>, Error>> + Send + use<>, Error> {
     // Listening begins before the first reading, so that nothing falls between the two.
     let watching = app.watchers.watch(query.order_id);
-    let mut tx = app.db.read().await?;
+    let mut tx = app.db.read_one().await?;
     let head = store::head(&mut tx, query.order_id).await?;
     permitted_head(caller, query.order_id, head)?;
     drop(tx);

@@ -11,5 +11,5 @@ use crate::store;
 pub async fn get_me(app: &App, caller: &Caller) -> Result<User, Error> {
     let nobody = || Error::UserNotFound(caller.subject().to_owned());
     let id = caller.user_id().ok_or_else(nobody)?;
-    store::user(&mut app.db.read().await?, id).await?.ok_or_else(nobody)
+    store::user(&mut app.db.read_one().await?, id).await?.ok_or_else(nobody)
 }

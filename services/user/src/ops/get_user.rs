@@ -12,7 +12,7 @@ use crate::store;
 /// Oneself, or with the scope `users.read` anybody.
 pub async fn get_user(app: &App, caller: &Caller, asked: GetUser) -> Result<User, Error> {
     owner_or(caller, asked.user_id, "users.read")?;
-    let mut tx = app.db.read().await?;
+    let mut tx = app.db.read_one().await?;
     store::user(&mut tx, asked.user_id).await?.ok_or_else(|| Error::UserNotFound(asked.user_id.to_string()))
 }
 

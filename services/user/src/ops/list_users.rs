@@ -8,7 +8,7 @@ use crate::store;
 
 /// A page, and whether there is more after it.
 pub async fn list_users(app: &App, asked: ListUsers) -> Result<(Vec<User>, bool), Error> {
-    let mut page = store::list_users(&mut app.db.read().await?, asked.after, asked.size + 1).await?;
+    let mut page = store::list_users(&mut app.db.read_one().await?, asked.after, asked.size + 1).await?;
     let size = usize::try_from(asked.size).unwrap_or(usize::MAX);
     let more = page.len() > size;
     page.truncate(size);

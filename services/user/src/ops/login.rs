@@ -14,7 +14,7 @@ use crate::store::{self, Account};
 /// The first tokens of a session. A wrong password, no account and too many failures of late answer alike, after the same work.
 pub async fn login(app: &App, asked: Login) -> Result<(Tokens, User), Error> {
     let account = match &asked.email {
-        Some(email) => store::account_by_email(&mut app.db.read().await?, email).await?,
+        Some(email) => store::account_by_email(&mut app.db.read_one().await?, email).await?,
         None => None,
     };
     let name = asked.email.as_ref().map_or("", |email| email.as_str());

@@ -16,7 +16,7 @@ const LEASE_TTL: TimeDelta = TimeDelta::seconds(30);
 
 /// Does what is due, unless another replica has, and takes the keys as they are then: one of them signs.
 pub async fn maintain_keys(app: &App) -> Result<(), Error> {
-    let keys = store::token_keys(&mut app.db.read().await?).await?;
+    let keys = store::token_keys(&mut app.db.read_one().await?).await?;
     let keys = if due(&keys, &app.key_rules, app.clock.now()).is_empty() { keys } else { rotate(app).await? };
     app.issuer.set_keys(&keys)
 }

@@ -31,7 +31,7 @@ async fn batch(app: App, after: Option<Uuid>) -> Result<(Vec<User>, Option<Optio
         return Err(Error::ShuttingDown);
     }
     let limit = i64::from(app.limits.stream_batch_max);
-    let users = store::list_users(&mut app.db.read().await?, after, limit).await?;
+    let users = store::list_users(&mut app.db.read_one().await?, after, limit).await?;
     let full = i64::try_from(users.len()) == Ok(limit);
     let next = users.last().filter(|_| full).map(|last| Some(last.id));
     Ok((users, next))
