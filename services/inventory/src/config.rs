@@ -63,8 +63,8 @@ impl Default for Config {
     }
 }
 
-/// Rows of one stream: more are no setting but a mistake.
-const IMPORT_ROWS_MAX: u64 = 10_000_000;
+/// Rows of one stream, or what is remembered: more are no setting but a mistake.
+const COUNT_MAX: u64 = 10_000_000;
 
 impl Config {
     /// Notes what cannot be.
@@ -77,8 +77,11 @@ impl Config {
             ("import_batch_max", limits.import_batch_max as u64),
         ];
         check_bounds(problems, "inventory.limits", BATCH, &batches);
-        let rows = [("import_rows_max", limits.import_rows_max.into())];
-        check_bounds(problems, "inventory.limits", 1..=IMPORT_ROWS_MAX, &rows);
+        let counts = [
+            ("import_rows_max", limits.import_rows_max.into()),
+            ("products_remembered_max", limits.products_remembered_max as u64),
+        ];
+        check_bounds(problems, "inventory.limits", 1..=COUNT_MAX, &counts);
         let bytes = [
             ("page_bytes_max", limits.page_bytes_max as u64),
             ("catalog_message_bytes_max", limits.catalog_message_bytes_max as u64),
@@ -92,6 +95,7 @@ impl Config {
             ("duplicate_wait_ms", limits.duplicate_wait_ms),
         ];
         check_bounds(problems, "inventory.limits", 1..=MS_MAX, &times);
+        check_bounds(problems, "inventory.limits", 0..=MS_MAX, &[("product_ttl_ms", limits.product_ttl_ms)]);
         self.database.validate("inventory.database", problems);
         self.group.validate("inventory.group", problems);
         self.relay.validate("inventory.relay", problems);
@@ -153,6 +157,10 @@ pub struct Limits {
     pub health_interval_ms: u64,
     /// A change of the catalogue waits at most so many milliseconds for another with the same key.
     pub duplicate_wait_ms: u64,
+    /// Products that are remembered, each with up to 20 KiB.
+    pub products_remembered_max: usize,
+    /// Products are remembered for so many milliseconds, if no event says that they have changed.
+    pub product_ttl_ms: u64,
     /// Movements of one scanner that are handed in together.
     pub sync_batch_max: usize,
     /// Rows of one ImportProducts stream.
@@ -176,6 +184,8 @@ impl Default for Limits {
             watch_poll_ms: 1_000,
             health_interval_ms: 1_000,
             duplicate_wait_ms: 2_000,
+            products_remembered_max: 10_000,
+            product_ttl_ms: 5_000,
             sync_batch_max: 16,
             import_rows_max: 100_000,
             import_batch_max: 200,
@@ -211,7 +221,7 @@ mod tests {
 
     #[test]
     fn what_is_out_of_bounds_is_named() {
-        let bad: [(&str, Change); 19] = [
+        let bad: [(&str, Change); 21] = [
             ("server.header_bytes_max", |config| config.server.header_bytes_max = 0),
             ("server.drain_timeout_ms", |config| config.server.drain_timeout_ms = 3_600_001),
             ("stack.calls_max", |config| config.stack.calls_max = 0),
@@ -227,6 +237,8 @@ mod tests {
             ("limits.duplicate_wait_ms", |config| config.limits.duplicate_wait_ms = 0),
             ("limits.sync_batch_max", |config| config.limits.sync_batch_max = 10_001),
             ("limits.import_rows_max", |config| config.limits.import_rows_max = 0),
+            ("limits.products_remembered_max", |config| config.limits.products_remembered_max = 0),
+            ("limits.product_ttl_ms", |config| config.limits.product_ttl_ms = MS_MAX + 1),
             ("limits.import_batch_max", |config| config.limits.import_batch_max = 10_001),
             ("limits.page_bytes_max", |config| config.limits.page_bytes_max = 0),
             ("limits.catalog_message_bytes_max", |config| config.limits.catalog_message_bytes_max = 0),

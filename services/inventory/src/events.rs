@@ -9,12 +9,16 @@ use souk_proto_inventory::v1 as pb;
 use souk_runtime::{Ids, TraceContext, trace};
 
 use crate::domain::book::{Changed, Changes, Notice};
-use crate::domain::{Product, Reservation, StockLevel};
+use crate::domain::{Product, Reservation, Sku, StockLevel};
 
 /// The `source` of every event of this service.
 pub const SOURCE: &str = "souk.inventory";
 /// The subject of [`pb::StockChanged`].
 pub const STOCK_CHANGED: &str = "souk.inventory.stock.changed";
+/// The subjects of events about products.
+pub const PRODUCT_SUBJECTS: &str = "souk.inventory.product.>";
+/// What the aggregates of products begin with.
+const PRODUCT: &str = "product/";
 
 /// A product was added.
 pub fn product_created(product: &Product, ids: &Ids) -> Event {
@@ -26,6 +30,11 @@ pub fn product_created(product: &Product, ids: &Ids) -> Event {
 pub fn product_updated(product: &Product, ids: &Ids) -> Event {
     let payload = pb::ProductUpdated { product: Some(product.into()) };
     event(ids, "souk.inventory.product.updated", about_product(product), product.updated_at, &payload)
+}
+
+/// Which product the event is about.
+pub fn product_of(event: &Event) -> Option<Sku> {
+    Sku::parse(event.aggregate.strip_prefix(PRODUCT)?).ok()
 }
 
 /// In which traces the events of a batch happened.
@@ -96,7 +105,7 @@ fn stock_changed(level: &StockLevel, ids: &Ids, now: DateTime<Utc>) -> Event {
 type About = (String, i64);
 
 fn about_product(product: &Product) -> About {
-    (format!("product/{}", product.sku), product.version)
+    (format!("{PRODUCT}{}", product.sku), product.version)
 }
 
 fn about_reservation(reservation: &Reservation) -> About {

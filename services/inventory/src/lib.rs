@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use chrono::TimeDelta;
 use souk_db::{Db, GroupCommit, InFlight, MigrationSet};
 use souk_events::{Bus, Relay, Subscription, commands};
 use souk_interceptors::token::{KeySource, PublicKey, Verifier};
@@ -28,7 +29,7 @@ use souk_proto_inventory::v1::stock_service_server::StockServiceServer;
 use souk_proto_user::v1::GetJwksRequest;
 use souk_proto_user::v1::auth_service_client::AuthServiceClient;
 use souk_runtime::server::{About, with_health_and_reflection};
-use souk_runtime::{Kernel, Metrics};
+use souk_runtime::{Kernel, Metrics, Remembered};
 use tonic::codec::CompressionEncoding;
 use tonic::server::NamedService;
 use tonic::service::Routes;
@@ -140,11 +141,13 @@ pub async fn open(kernel: &Kernel, config: &Config, deps: &Deps) -> anyhow::Resu
     kernel.tasks.at_end(async move { closing.close().await });
     let batch =
         StockBatch { clock: kernel.clock.clone(), ids: kernel.ids.clone(), due_holds_max: config.limits.due_holds_max };
+    let product_ttl = TimeDelta::milliseconds(i64::try_from(config.limits.product_ttl_ms).unwrap_or(i64::MAX));
     let app = App {
         clock: kernel.clock.clone(),
         ids: kernel.ids.clone(),
         stock: GroupCommit::start("change stock", db.clone(), batch, &config.group),
         relay: Relay::start(kernel.clone(), "inventory", db.clone(), deps.bus.clone(), config.relay.clone()),
+        products: Remembered::new(kernel.clock.clone(), config.limits.products_remembered_max, product_ttl),
         in_flight: InFlight::default(),
         db,
         watchers: Watchers::default(),

@@ -43,14 +43,17 @@ pub use sync_movements::sync_movements;
 pub use update_product::update_product;
 pub use watch_stock::watch_stock;
 
+use std::sync::Arc;
+
 use change_stock::StockBatch;
 use souk_db::idempotency::Key;
 use souk_db::{Db, GroupCommit, InFlight};
 use souk_events::RelayHandle;
-use souk_runtime::{Clock, Ids};
+use souk_runtime::{Clock, Ids, Remembered};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Limits;
+use crate::domain::{Product, Sku};
 use crate::watchers::Watchers;
 
 /// What every operation may use. Cheap to clone.
@@ -64,6 +67,8 @@ pub struct App {
     pub db: Db,
     /// Where every change of stock goes.
     pub stock: GroupCommit<StockBatch>,
+    /// Products as they were a moment ago. For reading alone: whoever changes one reads the tables.
+    pub products: Remembered<Sku, Arc<Product>>,
     /// Changes of the catalogue that are running, by their key.
     pub in_flight: InFlight<Key>,
     /// Publishes what was committed.

@@ -71,8 +71,9 @@ impl Inventory {
         self.prices
             .get(skus, async move |unknown| {
                 let skus = unknown.iter().map(|sku| sku.as_str().to_owned()).collect();
+                // What the inventory remembers may be what we have just heard the end of.
                 let found = catalog
-                    .batch_get_products(pb::BatchGetProductsRequest { skus })
+                    .batch_get_products(pb::BatchGetProductsRequest { skus, fresh: true })
                     .await
                     .map_err(|status| refusal(&status))?;
                 found.into_inner().products.into_iter().map(product).collect()

@@ -18,6 +18,8 @@ pub struct GetProduct {
 pub struct BatchGetProducts {
     /// Which.
     pub skus: Vec<Sku>,
+    /// As they are stored, not as they are remembered.
+    pub fresh: bool,
 }
 
 /// Stock of products at one location.

@@ -41,7 +41,7 @@ impl CatalogService for CatalogGrpc {
     ) -> Result<Response<pb::GetProductResponse>, Status> {
         let (_, GetProduct { sku }) = accept(request)?;
         let product = ops::get_product(&self.app, sku).await?;
-        Ok(Response::new(pb::GetProductResponse { product: Some((&product).into()) }))
+        Ok(Response::new(pb::GetProductResponse { product: Some(product.as_ref().into()) }))
     }
 
     async fn batch_get_products(
@@ -51,7 +51,7 @@ impl CatalogService for CatalogGrpc {
         let (_, query) = accept(request)?;
         let (products, missing) = ops::batch_get_products(&self.app, query).await?;
         Ok(Response::new(pb::BatchGetProductsResponse {
-            products: products.iter().map(Into::into).collect(),
+            products: products.iter().map(|product| product.as_ref().into()).collect(),
             missing_skus: missing.into_iter().map(Sku::into).collect(),
         }))
     }

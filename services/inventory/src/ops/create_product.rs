@@ -5,7 +5,7 @@ use souk_db::retrying;
 use souk_events::outbox;
 use souk_interceptors::Caller;
 
-use super::keys::{answer, given, in_turn};
+use super::keys::{Forgetting, answer, given, in_turn};
 use crate::domain::Product;
 use crate::domain::book::Origin;
 use crate::domain::command::{Answer, Keyed};
@@ -31,6 +31,7 @@ async fn create_once(
     key: &Key,
     asked: &Keyed<CreateProduct>,
 ) -> Result<Answer<Product>, Error> {
+    let _forgetting = Forgetting { app, skus: std::slice::from_ref(&asked.command.sku) };
     let now = app.clock.now();
     let mut tx = app.db.write().await?;
     if let Some(product) = given(&mut tx, key, &asked.key).await? {

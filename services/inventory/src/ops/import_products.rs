@@ -10,7 +10,7 @@ use souk_events::{Event, outbox};
 use souk_interceptors::Caller;
 use uuid::Uuid;
 
-use super::keys::{answer, in_turn, parse};
+use super::keys::{Forgetting, answer, in_turn, parse};
 use crate::domain::book::{Changed, Origin};
 use crate::domain::command::{Answer, Keyed};
 use crate::domain::product::Etag;
@@ -60,9 +60,10 @@ pub async fn import_products(
 }
 
 async fn import_once(app: &App, caller: &Caller, rows: &[Keyed<ImportRow>]) -> Result<Vec<RowResult>, Error> {
+    let skus: Vec<Sku> = rows.iter().map(|row| row.command.sku.clone()).collect();
+    let _forgetting = Forgetting { app, skus: &skus };
     let now = app.clock.now();
     let mut tx = app.db.write().await?;
-    let skus: Vec<Sku> = rows.iter().map(|row| row.command.sku.clone()).collect();
     let there = store::products_to_change(&mut tx, &skus).await?;
     let keys: Vec<Key> = rows.iter().map(|row| Key::new(caller.subject(), METHOD, row.key.request_id)).collect();
     let given = idempotency::find_many(&mut tx, &keys).await?;

@@ -1,4 +1,4 @@
-//! Idempotency keys of the catalogue's changes, in the transaction of each.
+//! What every change of the catalogue does around its transaction, and idempotency keys in it.
 
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use souk_db::idempotency::{self, Key, Seen, Stored};
 use souk_interceptors::context;
 use souk_proto_common::IdempotencyKey;
 
+use crate::domain::Sku;
 use crate::error::Error;
 use crate::ops::App;
 
@@ -21,6 +22,21 @@ pub(super) async fn in_turn<T>(
     let until = context::patience(Duration::from_millis(app.limits.duplicate_wait_ms));
     let _turn = app.in_flight.enter(key.clone(), until).await.ok_or(Error::InProgress)?;
     change.await.map_err(Error::of_keyed)
+}
+
+/// Forgets what is remembered of the products that a change is of when the change is over, and nobody has been answered yet.
+///
+/// Whatever came of it: after an error it may be committed as well, and what a repeat finds done, another replica may have done just now. A
+/// caller who goes away during the commit leaves this too early; then the event does it.
+pub(super) struct Forgetting<'c> {
+    pub(super) app: &'c App,
+    pub(super) skus: &'c [Sku],
+}
+
+impl Drop for Forgetting<'_> {
+    fn drop(&mut self) {
+        self.skus.iter().for_each(|sku| self.app.products.forget(sku));
+    }
 }
 
 /// What was answered under the key, if it was used for the same.

@@ -5,7 +5,7 @@ use souk_db::retrying;
 use souk_events::outbox;
 use souk_interceptors::Caller;
 
-use super::keys::{answer, given, in_turn};
+use super::keys::{Forgetting, answer, given, in_turn};
 use crate::domain::Product;
 use crate::domain::book::Changed;
 use crate::domain::command::{Answer, Keyed};
@@ -26,6 +26,7 @@ pub async fn update_product(app: &App, caller: &Caller, asked: Keyed<UpdateProdu
 }
 
 async fn update_once(app: &App, key: &Key, asked: &Keyed<UpdateProduct>) -> Result<Answer<Product>, Error> {
+    let _forgetting = Forgetting { app, skus: std::slice::from_ref(&asked.command.sku) };
     let now = app.clock.now();
     let UpdateProduct { sku, etag, patch } = &asked.command;
     let mut tx = app.db.write().await?;

@@ -64,7 +64,7 @@ impl TryFrom<pb::BatchGetProductsRequest> for BatchGetProducts {
     fn try_from(request: pb::BatchGetProductsRequest) -> Result<Self, InvalidRequest> {
         let mut check = Check::new();
         let skus = skus(&mut check, &request.skus, BATCH_MAX);
-        check.finish(|| Some(Self { skus: skus? }))
+        check.finish(|| Some(Self { skus: skus?, fresh: request.fresh }))
     }
 }
 

@@ -140,7 +140,7 @@ async fn bad_updates_and_reads_of_the_catalogue_are_named() {
     assert_named(staff.update_product(update(masked, &["description", "tax_basis_points"])).await, &expected);
 
     assert_named(staff.get_product(pb::GetProductRequest { sku: "é".into() }).await, &["sku INVALID_FORMAT"]);
-    let batch = |skus: Vec<String>| pb::BatchGetProductsRequest { skus };
+    let batch = |skus: Vec<String>| pb::BatchGetProductsRequest { skus, fresh: false };
     assert_named(staff.batch_get_products(batch(Vec::new())).await, &["skus REQUIRED"]);
     assert_named(staff.batch_get_products(batch(vec!["A".into(); 10_000])).await, &["skus TOO_MANY"]);
     let mixed = batch(vec!["A".into(), String::new(), long(65)]);

@@ -31,7 +31,8 @@ async fn a_product_is_created_read_and_listed() {
     let read = anyone.get_product(pb::GetProductRequest { sku: "TEA".into() }).await.unwrap().into_inner();
     assert_eq!(read.product.as_ref(), Some(&created));
     let skus = ["NONE", "TEA", "TEA"].map(str::to_owned).to_vec();
-    let batch = anyone.batch_get_products(pb::BatchGetProductsRequest { skus }).await.unwrap().into_inner();
+    let batch =
+        anyone.batch_get_products(pb::BatchGetProductsRequest { skus, fresh: false }).await.unwrap().into_inner();
     assert_eq!((batch.products, batch.missing_skus), (vec![created], vec!["NONE".to_owned()]));
 
     let other = pb::CreateProductRequest { product: Some(product("CUP")), ..request };
@@ -110,6 +111,33 @@ async fn an_update_takes_a_mask_and_an_etag() {
         ..update("", "x", &["name"])
     };
     assert_refused(staff.update_product(absent).await, Code::NotFound, Reason::ProductNotFound);
+}
+
+#[tokio::test]
+async fn whoever_has_changed_a_product_reads_what_they_wrote() {
+    let server = Server::start().await;
+    let mut staff = server.catalog("catalog.write");
+    let mut anyone = server.anonymous_catalog();
+    let get = || pb::GetProductRequest { sku: "TEA".into() };
+    let skus = || pb::BatchGetProductsRequest { skus: vec!["TEA".into()], fresh: false };
+    let absent = anyone.get_product(get()).await;
+    assert_refused(absent, Code::NotFound, Reason::ProductNotFound);
+    let create = pb::CreateProductRequest { request_id: server.id(), product: Some(product("TEA")) };
+    let created = staff.create_product(create).await.unwrap().into_inner().product;
+    assert_eq!(anyone.get_product(get()).await.unwrap().into_inner().product, created);
+    let update = pb::UpdateProductRequest {
+        request_id: server.id(),
+        product: Some(pb::Product { sku: "TEA".into(), name: "Green tea".into(), ..pb::Product::default() }),
+        update_mask: Some(FieldMask { paths: vec!["name".into()] }),
+    };
+    let updated = staff.update_product(update).await.unwrap().into_inner().product;
+    assert_eq!(anyone.get_product(get()).await.unwrap().into_inner().product, updated);
+    assert_eq!(anyone.batch_get_products(skus()).await.unwrap().into_inner().products, Vec::from_iter(updated));
+    let rows = futures::stream::iter([pb::ImportProductsRequest { request_id: server.id(), ..row("TEA") }]);
+    assert_eq!(staff.import_products(rows).await.unwrap().into_inner().updated_count, 1);
+    let read = anyone.get_product(get()).await.unwrap().into_inner().product.unwrap();
+    assert_eq!(read.name, "The TEA");
+    assert_eq!(anyone.batch_get_products(skus()).await.unwrap().into_inner().products, [read]);
 }
 
 fn row(sku: &str) -> pb::ImportProductsRequest {
@@ -204,7 +232,7 @@ async fn a_hundred_of_the_largest_products_are_one_answer() {
     rows[0].request_id = server.id();
     let imported = staff.import_products(futures::stream::iter(rows)).await.unwrap().into_inner();
     assert_eq!(imported.created_count, 100);
-    let batch = staff.batch_get_products(pb::BatchGetProductsRequest { skus }).await.unwrap().into_inner();
+    let batch = staff.batch_get_products(pb::BatchGetProductsRequest { skus, fresh: true }).await.unwrap().into_inner();
     assert_eq!(batch.products.len(), 100);
     assert!(batch.encoded_len() < 2 * 1_024 * 1_024, "far below the 4 MiB that clients take: {}", batch.encoded_len());
 }

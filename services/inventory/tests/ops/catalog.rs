@@ -43,7 +43,7 @@ async fn an_update_changes_what_is_named_if_the_etag_is_current() {
     assert!(matches!(late, Err(Error::ProductChanged { current: Etag(2), .. })), "{late:?}");
     let same = ops::update_product(&shop.app, &staff(), update(None, patch)).await.unwrap().value;
     assert_eq!(same, updated, "what is there already changes nothing");
-    assert_eq!(ops::get_product(&shop.app, sku("TEA")).await.unwrap(), updated);
+    assert_eq!(*ops::get_product(&shop.app, sku("TEA")).await.unwrap(), updated);
 }
 
 const IMPORT: Uuid = Uuid::from_u128(1);
@@ -92,7 +92,7 @@ async fn a_late_repeat_of_an_import_does_not_undo_what_came_after() {
     assert_eq!(ops::forget_keys(&shop.app, shop.kernel.clock.now()).await.unwrap(), 2);
     let late = import_products(&shop.app, &staff(), IMPORT, &rows).await.unwrap().remove(0).unwrap();
     assert_eq!(late, Answer::replayed(Imported { effect: Effect::Created, etag: updated.etag() }));
-    assert_eq!(ops::get_product(&shop.app, sku("TEA")).await.unwrap(), updated);
+    assert_eq!(*ops::get_product(&shop.app, sku("TEA")).await.unwrap(), updated);
     let another =
         import_products(&shop.app, &staff(), IMPORT, &[row(2, "TEA", None, 300)]).await.unwrap().remove(0).unwrap();
     assert_eq!(another, Answer::fresh(Imported { effect: Effect::Updated, etag: Etag(3) }));

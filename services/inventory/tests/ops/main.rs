@@ -4,6 +4,7 @@
 
 mod catalog;
 mod holds;
+mod remembered;
 mod replicas;
 mod shop;
 mod watch;
