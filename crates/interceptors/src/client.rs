@@ -25,8 +25,8 @@ use souk_proto_common::Method;
 use souk_runtime::Kernel;
 use tonic::Status;
 use tonic::body::Body;
-use tower::ServiceBuilder;
 use tower::util::BoxCloneSyncService;
+use tower::{ServiceBuilder, service_fn};
 
 pub use config::{ClientConfig, ClientTls};
 pub use outcome::{Outcome, outcome};
@@ -38,7 +38,7 @@ use self::balance::Balance;
 use self::pool::Pool;
 use self::target::Target;
 use self::tls::Tls;
-use crate::middleware::Around;
+use crate::middleware::{Around, Innermost, Whole};
 
 /// What the generated clients stand on: `StockServiceClient::new(channel)`.
 pub type Channel = BoxCloneSyncService<Request<Body>, Response<Body>, Status>;
@@ -68,7 +68,7 @@ pub fn connect_with(
     let pool = start(kernel, peer, config, lookup).with_context(|| format!("the client of the {peer} service"))?;
     let retries = pool.gauges.retries.clone();
     let balance = Balance::new(pool);
-    let service = ServiceBuilder::new()
+    let stack = ServiceBuilder::new()
         // what is left of the caller's time, over all tries
         .layer(Around(deadline::Deadline::new(config)))
         // again, where that cannot do harm
@@ -78,8 +78,8 @@ pub fn connect_with(
         // the trace goes on
         .layer(Around(trace::Propagate::new(kernel, methods)))
         // one of those addresses that answer
-        .service_fn(move |request| balance.clone().call(request));
-    Ok(BoxCloneSyncService::new(service))
+        .service(Innermost(service_fn(move |request| balance.clone().call(request))));
+    Ok(BoxCloneSyncService::new(Whole::new(stack, std::convert::identity)))
 }
 
 /// The addresses of the peer, kept as its names, its servers and our files say.

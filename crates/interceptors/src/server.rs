@@ -22,17 +22,16 @@ use souk_proto_common::{Failure, Method};
 use souk_runtime::Kernel;
 use tonic::Code;
 use tonic::body::Body;
-use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceBuilder, ServiceExt};
 
 pub use config::{RateLimit, StackConfig};
 
 use crate::context::CallContext;
-use crate::middleware::Around;
+use crate::middleware::{Around, Innermost, Whole};
 use crate::token::Verifier;
 
 /// A service under its stack.
-pub type Stack = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
+pub type Stack = Whole<Infallible>;
 
 /// The one stack, outermost first. `methods` are the tables of the contracts that `routes` serve.
 pub fn stack<S>(
@@ -49,7 +48,7 @@ where
         + Sync
         + 'static,
 {
-    let service = ServiceBuilder::new()
+    let stack = ServiceBuilder::new()
         // every reply belongs to a trace and has a call id, even a refusal
         .layer(Around(trace::Trace::new(kernel, methods)))
         // every reply is counted
@@ -72,8 +71,8 @@ where
         .layer(Around(request_log::RequestLog))
         // what tonic itself says, with a reason
         .layer(Around(explain::Explain))
-        .service(routes.map_err(|impossible| -> Failure { match impossible {} }));
-    BoxCloneSyncService::new(service.map_err(|_: Failure| -> Infallible { unreachable!("rescue leaves no failure") }))
+        .service(Innermost(routes.map_err(|impossible| -> Failure { match impossible {} })));
+    Whole::new(stack, |_| unreachable!("rescue leaves no failure"))
 }
 
 /// The name of a code, as the wire's documentation has it.

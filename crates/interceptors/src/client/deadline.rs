@@ -9,7 +9,7 @@ use tonic::body::Body;
 
 use super::ClientConfig;
 use crate::context;
-use crate::middleware::{Middleware, Next, pass};
+use crate::middleware::{Middleware, Next};
 
 #[derive(Clone)]
 pub(super) struct Deadline {
@@ -28,7 +28,7 @@ impl Deadline {
 }
 
 impl<S: Next<Error = Status>> Middleware<S> for Deadline {
-    async fn call(&self, mut request: Request<Body>, next: S) -> Result<Response<Body>, Status> {
+    async fn call(&self, request: &mut Request<Body>, next: &S) -> Result<Response<Body>, Status> {
         let now = Instant::now();
         let by =
             context::deadline().map_or(now + self.timeout, |deadline| deadline.checked_sub(self.margin).unwrap_or(now));
@@ -36,7 +36,7 @@ impl<S: Next<Error = Status>> Middleware<S> for Deadline {
             return Err(Status::deadline_exceeded("no time is left for the call"));
         }
         request.extensions_mut().insert(AnswerBy(by));
-        let answer = tokio::time::timeout_at(by, pass(next, request)).await;
+        let answer = tokio::time::timeout_at(by, next.call(request)).await;
         answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("the peer did not answer in time")))
     }
 }

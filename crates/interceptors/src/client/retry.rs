@@ -25,7 +25,7 @@ use super::balance::Tried;
 use super::deadline::{self, AnswerBy};
 use super::outcome::{self, Outcome, outcome};
 use crate::context;
-use crate::middleware::{Middleware, Next, pass};
+use crate::middleware::{Middleware, Next};
 use crate::rpc::{self, Methods};
 
 /// A larger request is not sent: it could not be kept for a second try, and no method of ours takes one.
@@ -80,18 +80,17 @@ impl Retry {
 }
 
 impl<S: Next<Error = Status>> Middleware<S> for Retry {
-    async fn call(&self, request: Request<Body>, next: S) -> Result<Response<Body>, Status> {
+    async fn call(&self, request: &mut Request<Body>, next: &S) -> Result<Response<Body>, Status> {
         let by = request.extensions().get::<AnswerBy>().map_or_else(Instant::now, |by| by.0);
         let method = self.methods.get(request.uri().path()).copied();
         let Some(method) = method.filter(|method| method.shape == Shape::Unary) else {
-            let mut request = request;
             // A stream that is made for no call may last; one that is made for a call ends with it.
             if context::deadline().is_some() {
                 request.headers_mut().insert("grpc-timeout", deadline::header(by));
             }
-            return pass(next, request).await;
+            return next.call(request).await;
         };
-        let (mut parts, body) = request.into_parts();
+        let (mut parts, body) = std::mem::take(request).into_parts();
         parts.extensions.insert(Tried::default());
         let collected = Limited::new(body, BODY_BYTES_MAX).collect().await;
         let body: Bytes = collected.map_err(|_| Status::resource_exhausted("the request is too large"))?.to_bytes();
@@ -103,7 +102,7 @@ impl<S: Next<Error = Status>> Middleware<S> for Retry {
                 Body::new(Full::new(body.clone()).map_err(|impossible| match impossible {})),
             );
             request.headers_mut().insert("grpc-timeout", deadline::header(by));
-            let result = pass(next.clone(), request).await;
+            let result = next.call(&mut request).await;
             let failure = match &result {
                 Ok(response) => outcome::failed(response),
                 Err(status) => Some(status.clone()),

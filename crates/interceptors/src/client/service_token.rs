@@ -13,7 +13,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 
 use super::outcome;
-use crate::middleware::{Middleware, Next, pass};
+use crate::middleware::{Middleware, Next};
 
 /// A token is replaced so long before it ends.
 const RENEW_BEFORE: TimeDelta = TimeDelta::seconds(60);
@@ -113,7 +113,7 @@ impl Authenticate {
 }
 
 impl<S: Next<Error = Status>> Middleware<S> for Authenticate {
-    async fn call(&self, mut request: Request<Body>, next: S) -> Result<Response<Body>, Status> {
+    async fn call(&self, request: &mut Request<Body>, next: &S) -> Result<Response<Body>, Status> {
         if let Some(token) = &self.token {
             let token = token.get().await.map_err(without_token)?;
             let value = HeaderValue::from_str(&format!("Bearer {}", token.expose()));
@@ -121,7 +121,7 @@ impl<S: Next<Error = Status>> Middleware<S> for Authenticate {
             value.set_sensitive(true);
             request.headers_mut().insert(header::AUTHORIZATION, value);
         }
-        let result = pass(next, request).await;
+        let result = next.call(request).await;
         if let (Some(token), Ok(response)) = (&self.token, &result)
             && outcome::failed(response).is_some_and(|status| status.code() == Code::Unauthenticated)
         {

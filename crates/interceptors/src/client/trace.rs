@@ -9,7 +9,7 @@ use tracing::field::Empty;
 use tracing::{Instrument, Span, info_span};
 
 use crate::context::tell_position;
-use crate::middleware::{Middleware, Next, pass};
+use crate::middleware::{Middleware, Next};
 use crate::rpc::{self, Methods};
 use crate::server::body;
 
@@ -45,10 +45,10 @@ impl Propagate {
 }
 
 impl<S: Next<Error = Status>> Middleware<S> for Propagate {
-    async fn call(&self, mut request: Request<Body>, next: S) -> Result<Response<Body>, Status> {
+    async fn call(&self, request: &mut Request<Body>, next: &S) -> Result<Response<Body>, Status> {
         let (span, position) = self.begin(request.uri().path());
         tell_position(position, request.headers_mut());
-        let result = pass(next, request).instrument(span.clone()).await;
+        let result = next.call(request).instrument(span.clone()).await;
         if !position.is_sampled() || !self.tracer.is_exporting() {
             return result;
         }

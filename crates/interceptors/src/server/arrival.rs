@@ -32,12 +32,12 @@ impl Arrivals {
         Self { places: Places::new(config.arriving_per_peer_max), timeout }
     }
 
-    /// The request, whose body fails if it is one too many or comes too slowly.
-    pub(super) fn watch(&self, request: Request<Body>, peer: IpAddr) -> Request<Body> {
-        if request.body().is_end_stream() {
-            return request;
+    /// From now on the request's body fails if it is one too many or comes too slowly.
+    pub(super) fn watch(&self, request: &mut Request<Body>, peer: IpAddr) {
+        if !request.body().is_end_stream() {
+            let body = std::mem::take(request.body_mut());
+            *request.body_mut() = Body::new(Arriving { body, peer, arrivals: self.clone(), waiting: None });
         }
-        request.map(|body| Body::new(Arriving { body, peer, arrivals: self.clone(), waiting: None }))
     }
 }
 

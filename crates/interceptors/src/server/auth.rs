@@ -11,7 +11,7 @@ use tonic::body::Body;
 use super::{amend, context};
 use crate::caller::Caller;
 use crate::context::{self, Target};
-use crate::middleware::{Middleware, Next, pass};
+use crate::middleware::{Middleware, Next};
 use crate::token::{Refused, Verifier};
 
 #[derive(Clone)]
@@ -61,14 +61,14 @@ fn bearer(value: &str) -> Option<&str> {
 }
 
 impl<S: Next<Error = Failure>> Middleware<S> for Auth {
-    async fn call(&self, mut request: Request<Body>, next: S) -> Result<Response<Body>, Failure> {
-        let caller = self.caller(request.headers(), context(&request).target).await?;
+    async fn call(&self, request: &mut Request<Body>, next: &S) -> Result<Response<Body>, Failure> {
+        let caller = self.caller(request.headers(), context(request).target).await?;
         // The token has done its work: nothing below can log it or send it on.
         request.headers_mut().remove(header::AUTHORIZATION);
-        amend(&mut request, |context| context.caller = caller.clone());
+        amend(request, |context| context.caller = caller.clone());
         request.extensions_mut().insert(caller);
         // From here on, whatever the call does knows for whom and until when.
-        let known = context(&request).clone();
-        context::scope(known, pass(next, request)).await
+        let known = context(request).clone();
+        context::scope(known, next.call(request)).await
     }
 }

@@ -8,20 +8,20 @@ use tonic::body::Body;
 use super::context;
 use crate::caller::Caller;
 use crate::context::Target;
-use crate::middleware::{Middleware, Next, pass};
+use crate::middleware::{Middleware, Next};
 
 #[derive(Clone)]
 pub(super) struct Authorize;
 
 impl<S: Next<Error = Failure>> Middleware<S> for Authorize {
-    async fn call(&self, request: Request<Body>, next: S) -> Result<Response<Body>, Failure> {
-        let context = context(&request);
+    async fn call(&self, request: &mut Request<Body>, next: &S) -> Result<Response<Body>, Failure> {
+        let context = context(request);
         match context.target {
             Target::Known(method) => permit(method, &context.caller)?,
             Target::Infrastructure(_) => {}
             Target::Unknown => return Err(Failure::new(Code::Unimplemented, Reason::UnknownMethod, "no such method")),
         }
-        pass(next, request).await
+        next.call(request).await
     }
 }
 

@@ -13,7 +13,7 @@ use tonic::body::Body;
 
 use super::{StackConfig, amend, body, context, panic};
 use crate::context::Target;
-use crate::middleware::{Middleware, Next, pass};
+use crate::middleware::{Middleware, Next};
 
 #[derive(Clone)]
 pub(super) struct Deadline {
@@ -58,15 +58,15 @@ pub(super) fn exceeded(target: Target) -> Failure {
 }
 
 impl<S: Next<Error = Failure>> Middleware<S> for Deadline {
-    async fn call(&self, mut request: Request<Body>, next: S) -> Result<Response<Body>, Failure> {
-        let target = context(&request).target;
+    async fn call(&self, request: &mut Request<Body>, next: &S) -> Result<Response<Body>, Failure> {
+        let target = context(request).target;
         let asked = asked(request.headers()).map(|asked| asked.saturating_sub(head_start(asked)));
         let granted = self.granted(asked, target.is_stream());
         // A deadline past the end of time is none.
         let deadline = granted.and_then(|granted| Instant::now().checked_add(granted));
-        amend(&mut request, |context| context.deadline = deadline);
-        let known = context(&request).clone();
-        let call = pass(next, request);
+        amend(request, |context| context.deadline = deadline);
+        let known = context(request).clone();
+        let call = next.call(request);
         let response = match deadline {
             Some(deadline) => tokio::time::timeout_at(deadline, call).await.map_err(|_| exceeded(target))??,
             None => call.await?,

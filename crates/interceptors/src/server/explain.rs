@@ -11,17 +11,17 @@ use tracing::error;
 
 use super::context;
 use crate::context::{CallContext, Target};
-use crate::middleware::{Middleware, Next, pass};
+use crate::middleware::{Middleware, Next};
 
 #[derive(Clone)]
 pub(super) struct Explain;
 
 impl<S: Next<Error = Failure>> Middleware<S> for Explain {
-    async fn call(&self, request: Request<Body>, next: S) -> Result<Response<Body>, Failure> {
-        let context = context(&request).clone();
+    async fn call(&self, request: &mut Request<Body>, next: &S) -> Result<Response<Body>, Failure> {
+        let context = context(request).clone();
         // Health and reflection have errors of their own, in bare words that their clients know.
         let is_ours = !matches!(context.target, Target::Infrastructure(_));
-        let response = pass(next, request).await?;
+        let response = next.call(request).await?;
         Ok(if is_ours { explained(response, context) } else { response })
     }
 }

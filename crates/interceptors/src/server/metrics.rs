@@ -16,7 +16,7 @@ use tonic::body::Body;
 
 use super::{body, context};
 use crate::context::Target;
-use crate::middleware::{Middleware, Next, pass};
+use crate::middleware::{Middleware, Next};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Rpc {
@@ -83,11 +83,11 @@ impl Metrics {
 }
 
 impl<S: Next> Middleware<S> for Metrics {
-    async fn call(&self, request: Request<Body>, next: S) -> Result<Response<Body>, S::Error> {
-        let handles = self.handles(context(&request).target);
+    async fn call(&self, request: &mut Request<Body>, next: &S) -> Result<Response<Body>, S::Error> {
+        let handles = self.handles(context(request).target);
         handles.started.inc();
         let call = Call { handles, started_at: Instant::now(), ended: false };
-        let response = pass(next, request).await?;
+        let response = next.call(request).await?;
         Ok(body::observed(response, move |code| call.end(code)))
     }
 }

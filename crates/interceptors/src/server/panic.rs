@@ -11,7 +11,7 @@ use tonic::body::Body;
 use tracing::error;
 
 use super::context;
-use crate::middleware::{Middleware, Next, pass};
+use crate::middleware::{Middleware, Next};
 
 #[derive(Clone)]
 pub(super) struct Panic {
@@ -30,9 +30,9 @@ pub(super) fn counter(kernel: &Kernel) -> Counter {
 }
 
 impl<S: Next<Error = Failure>> Middleware<S> for Panic {
-    async fn call(&self, request: Request<Body>, next: S) -> Result<Response<Body>, Failure> {
-        let call_id = context(&request).call_id;
-        let Ok(result) = AssertUnwindSafe(pass(next, request)).catch_unwind().await else {
+    async fn call(&self, request: &mut Request<Body>, next: &S) -> Result<Response<Body>, Failure> {
+        let call_id = context(request).call_id;
+        let Ok(result) = AssertUnwindSafe(next.call(request)).catch_unwind().await else {
             self.panics.inc();
             error!(%call_id, "a handler panicked");
             return Err(Failure::internal(call_id.to_string()));

@@ -18,7 +18,7 @@ use tonic::body::Body;
 use super::{RateLimit, StackConfig, context};
 use crate::caller::CallerKind;
 use crate::context::CallContext;
-use crate::middleware::{Middleware, Next, pass};
+use crate::middleware::{Middleware, Next};
 
 /// Buckets that are kept; the least used is forgotten, which is to say full again.
 const BUCKETS_MAX: usize = 100_000;
@@ -101,8 +101,8 @@ fn who(context: &CallContext) -> String {
 }
 
 impl<S: Next<Error = Failure>> Middleware<S> for RateLimits {
-    async fn call(&self, request: Request<Body>, next: S) -> Result<Response<Body>, Failure> {
-        let context = context(&request);
+    async fn call(&self, request: &mut Request<Body>, next: &S) -> Result<Response<Body>, Failure> {
+        let context = context(request);
         // A service calls for many: those were counted where they came in.
         let counted = context.caller.kind() != CallerKind::Service;
         if let Some(method) = context.target.method().filter(|_| counted) {
@@ -118,7 +118,7 @@ impl<S: Next<Error = Failure>> Middleware<S> for RateLimits {
                     .retry_after(delay));
             }
         }
-        pass(next, request).await
+        next.call(request).await
     }
 }
 

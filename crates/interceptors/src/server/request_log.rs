@@ -10,15 +10,15 @@ use tracing::{debug, info};
 use super::metrics::CODES;
 use super::{body, context};
 use crate::context::{CallContext, Target};
-use crate::middleware::{Middleware, Next, pass};
+use crate::middleware::{Middleware, Next};
 
 #[derive(Clone)]
 pub(super) struct RequestLog;
 
 impl<S: Next<Error = Failure>> Middleware<S> for RequestLog {
-    async fn call(&self, request: Request<Body>, next: S) -> Result<Response<Body>, Failure> {
-        let line = Line { context: context(&request).clone(), started_at: Instant::now(), code: None };
-        let response = pass(next, request).await?;
+    async fn call(&self, request: &mut Request<Body>, next: &S) -> Result<Response<Body>, Failure> {
+        let line = Line { context: context(request).clone(), started_at: Instant::now(), code: None };
+        let response = next.call(request).await?;
         Ok(body::observed(response, move |code| line.end(code)))
     }
 }

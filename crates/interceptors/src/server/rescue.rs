@@ -7,15 +7,15 @@ use tonic::{Code, Status};
 
 use super::{context, request_log};
 use crate::OUTCOME;
-use crate::middleware::{Middleware, Next, pass};
+use crate::middleware::{Middleware, Next};
 
 #[derive(Clone)]
 pub(super) struct Rescue;
 
 impl<S: Next<Error = Failure>> Middleware<S> for Rescue {
-    async fn call(&self, request: Request<Body>, next: S) -> Result<Response<Body>, Failure> {
-        let context = context(&request).clone();
-        let mut response = pass(next, request).await.unwrap_or_else(|failure| {
+    async fn call(&self, request: &mut Request<Body>, next: &S) -> Result<Response<Body>, Failure> {
+        let context = context(request).clone();
+        let mut response = next.call(request).await.unwrap_or_else(|failure| {
             request_log::refused(&context, &failure);
             Status::from(failure).into_http()
         });

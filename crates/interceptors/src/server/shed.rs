@@ -15,7 +15,7 @@ use tonic::body::Body;
 use super::arrival::Arrivals;
 use super::{StackConfig, body, context};
 use crate::context::{CallContext, Target};
-use crate::middleware::{Middleware, Next, pass};
+use crate::middleware::{Middleware, Next};
 
 /// When to come again.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
@@ -44,21 +44,23 @@ impl Shed {
 }
 
 impl<S: Next<Error = Failure>> Middleware<S> for Shed {
-    async fn call(&self, request: Request<Body>, next: S) -> Result<Response<Body>, Failure> {
-        let context = context(&request);
+    async fn call(&self, request: &mut Request<Body>, next: &S) -> Result<Response<Body>, Failure> {
+        let context = context(request);
         let is_stream = context.target.is_stream();
         let peer = context.peer.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
         if let Target::Infrastructure(_) = context.target {
-            let request = self.arrivals.watch(request, peer);
+            self.arrivals.watch(request, peer);
             let place = is_stream.then(|| self.observers.take(peer).ok_or_else(busy)).transpose()?;
-            let response = pass(next, request).await?;
+            let response = next.call(request).await?;
             return Ok(body::observed(response, move |_| drop(place)));
         }
         let places = if is_stream { &self.streams } else { &self.calls };
         let place = places.clone().try_acquire_owned().map_err(|_| busy())?;
         let place = (place, self.seen.enter(|| call(context)));
-        let request = if is_stream { request } else { self.arrivals.watch(request, peer) };
-        let response = pass(next, request).await?;
+        if !is_stream {
+            self.arrivals.watch(request, peer);
+        }
+        let response = next.call(request).await?;
         // The work of a unary call is done now. A client that does not read its answer must not keep others out.
         Ok(if is_stream { body::observed(response, move |_| drop(place)) } else { response })
     }

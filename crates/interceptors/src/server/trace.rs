@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::body;
 use crate::caller::Caller;
 use crate::context::{CallContext, Target, position_of};
-use crate::middleware::{Middleware, Next, pass};
+use crate::middleware::{Middleware, Next};
 use crate::rpc::{self, Methods};
 
 /// Health and reflection: not of our contract, and open to anyone. The first that fits.
@@ -46,7 +46,7 @@ impl Trace {
 }
 
 impl<S: Next> Middleware<S> for Trace {
-    async fn call(&self, mut request: Request<Body>, next: S) -> Result<Response<Body>, S::Error> {
+    async fn call(&self, request: &mut Request<Body>, next: &S) -> Result<Response<Body>, S::Error> {
         let peer = request.extensions().get::<Peer>();
         let asked = position_of(request.headers());
         let caller = asked.map(|asked| self.tracer.admit(asked));
@@ -64,7 +64,7 @@ impl<S: Next> Middleware<S> for Trace {
             span: span.clone(),
         };
         request.extensions_mut().insert(context);
-        let response = pass(next, request).instrument(span.clone()).await?;
+        let response = next.call(request).instrument(span.clone()).await?;
         if !trace.is_sampled() || !self.tracer.is_exporting() {
             return Ok(response);
         }
