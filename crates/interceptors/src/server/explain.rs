@@ -8,9 +8,10 @@ use souk_proto_common::{Failure, FieldError, InvalidRequest, Reason};
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tracing::error;
+use uuid::Uuid;
 
-use super::context;
-use crate::context::{CallContext, Target};
+use super::{body, context};
+use crate::context::Target;
 use crate::middleware::{Middleware, Next};
 
 #[derive(Clone)]
@@ -18,31 +19,34 @@ pub(super) struct Explain;
 
 impl<S: Next<Error = Failure>> Middleware<S> for Explain {
     async fn call(&self, request: &mut Request<Body>, next: &S) -> Result<Response<Body>, Failure> {
-        let context = context(request).clone();
-        // Health and reflection have errors of their own, in bare words that their clients know.
-        let is_ours = !matches!(context.target, Target::Infrastructure(_));
+        let (call_id, target) = (context(request).call_id, context(request).target);
         let response = next.call(request).await?;
-        Ok(if is_ours { explained(response, context) } else { response })
+        // Health and reflection have errors of their own, in bare words that their clients know.
+        let is_ours = !matches!(target, Target::Infrastructure(_));
+        Ok(if is_ours { explained(response, call_id, target.is_stream()) } else { response })
     }
 }
 
-fn explained(response: Response<Body>, context: CallContext) -> Response<Body> {
+fn explained(response: Response<Body>, call_id: Uuid, is_stream: bool) -> Response<Body> {
     match Status::from_header_map(response.headers()) {
-        Some(status) if is_bare(&status) => Status::from(failure(&status, &context)).into_http(),
-        Some(_) => response,
-        // What ends a stream, or breaks off an answer, comes after it.
-        None => response.map(|body| Body::new(body.map_frame(move |frame| explained_end(frame, &context)))),
+        Some(status) if is_bare(&status) => return Status::from(failure(&status, call_id)).into_http(),
+        Some(_) => return response,
+        None => {}
     }
+    // What ends a stream, or breaks off an answer, comes after it.
+    let (head, body) = response.into_parts();
+    let body = body.map_frame(move |frame| explained_end(frame, call_id));
+    if is_stream { Response::from_parts(head, Body::new(body)) } else { body::collected(head, body) }
 }
 
-fn explained_end(frame: Frame<Bytes>, context: &CallContext) -> Frame<Bytes> {
+fn explained_end(frame: Frame<Bytes>, call_id: Uuid) -> Frame<Bytes> {
     let trailers = match frame.into_trailers() {
         Ok(trailers) => trailers,
         Err(data) => return data,
     };
     let Some(status) = Status::from_header_map(&trailers).filter(is_bare) else { return Frame::trailers(trailers) };
     let mut explained = HeaderMap::new();
-    match Status::from(failure(&status, context)).add_header(&mut explained) {
+    match Status::from(failure(&status, call_id)).add_header(&mut explained) {
         Ok(()) => Frame::trailers(explained),
         Err(_) => Frame::trailers(trailers),
     }
@@ -64,7 +68,7 @@ const MALFORMED: [&str; 7] = [
     "tonic-web: ",
 ];
 
-fn failure(status: &Status, context: &CallContext) -> Failure {
+fn failure(status: &Status, call_id: Uuid) -> Failure {
     let message = status.message();
     let says = |words: &str| message.contains(words);
     match status.code() {
@@ -87,8 +91,8 @@ fn failure(status: &Status, context: &CallContext) -> Failure {
         // The caller hung up in the middle of its message.
         Code::Unknown if says("error reading a body from connection") => cancelled(),
         code => {
-            error!(call_id = %context.call_id, ?code, message, "a status without a reason");
-            Failure::internal(context.call_id.to_string())
+            error!(%call_id, ?code, message, "a status without a reason");
+            Failure::internal(call_id.to_string())
         }
     }
 }
