@@ -34,7 +34,7 @@ pub struct CallContext {
     pub deadline: Option<Instant>,
     /// Who calls.
     pub caller: Caller,
-    /// What its logs stand in.
+    /// What its logs stand in; none, if they have the call's ids from its task.
     pub(crate) span: Span,
 }
 
@@ -109,16 +109,15 @@ pub fn database(error: &souk_db::Error) -> Failure {
     }
 }
 
-/// Runs `future` as part of the call, at its position in the trace, and under its deadline.
-pub async fn scope<F: Future>(context: CallContext, future: F) -> F::Output {
-    let (position, by) = (context.trace, context.deadline);
-    trace::scope(position, deadline::scope(by, CURRENT.scope(context, future))).await
+/// Runs `future` as part of the call, and under its deadline. It is at the call's position in the trace already.
+pub(crate) async fn scope<F: Future>(context: CallContext, future: F) -> F::Output {
+    deadline::scope(context.deadline, CURRENT.scope(context, future)).await
 }
 
 /// Runs `f` as part of the call, at its position in the trace, and under its deadline.
 pub(crate) fn sync_scope<T>(context: CallContext, f: impl FnOnce() -> T) -> T {
-    let (position, by) = (context.trace, context.deadline);
-    trace::sync_scope(position, || deadline::sync_scope(by, || CURRENT.sync_scope(context, f)))
+    let (position, call_id, by) = (context.trace, context.call_id, context.deadline);
+    trace::sync_call_scope(position, call_id, || deadline::sync_scope(by, || CURRENT.sync_scope(context, f)))
 }
 
 /// <https://www.w3.org/TR/trace-context/>

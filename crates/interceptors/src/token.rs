@@ -14,7 +14,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
 use souk_proto_common::Failure;
-use souk_runtime::Clock;
+use souk_runtime::{Clock, trace};
 use tokio::sync::Mutex;
 use tracing::{Instrument, warn};
 use uuid::Uuid;
@@ -223,7 +223,7 @@ impl Inner {
                 *refreshes = inner.refresh(now).await;
                 refreshes
             };
-            let refreshing = tokio::spawn(refreshing.in_current_span());
+            let refreshing = tokio::spawn(trace::carried(refreshing.in_current_span()));
             refreshes = refreshing.await.map_err(|_| Refused::Unverifiable)?;
         }
         self.known_key(kid).ok_or(if refreshes.failed { Refused::Unverifiable } else { Refused::Invalid })

@@ -106,7 +106,7 @@ impl Telemetry {
     pub fn start(config: &TelemetryConfig, name: &'static str, kernel: &Kernel) -> anyhow::Result<Self> {
         let Some(endpoint) = config.endpoint(|name| std::env::var(name).ok()) else {
             start_logs(config)?;
-            return Ok(Self { tracer: Tracer::off(kernel.ids.clone()), export: None });
+            return Ok(Self { tracer: Tracer::off(kernel.ids.clone()).with_our_log(), export: None });
         };
         let export = Export::start(name, kernel, &endpoint, &config.otlp_ca_file, &config.export)?;
         let spans = tracing_opentelemetry::layer()
@@ -120,7 +120,7 @@ impl Telemetry {
         Registry::default().with(log(config)?).with(spans).try_init().context("logging cannot be set up")?;
         info!(endpoint, "traces are exported");
         let (permille, asked) = (config.sample_permille, config.sample_asked_per_second_max);
-        let tracer = Tracer::sampling(kernel.ids.clone(), kernel.clock.clone(), permille, asked);
+        let tracer = Tracer::sampling(kernel.ids.clone(), kernel.clock.clone(), permille, asked).with_our_log();
         Ok(Self { tracer, export: Some(export) })
     }
 

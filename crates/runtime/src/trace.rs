@@ -9,27 +9,56 @@ use std::sync::{Arc, Mutex, PoisonError};
 use opentelemetry::trace::{SpanContext, TraceContextExt, TraceFlags, TraceState};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
+use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::ids::Ids;
 
+/// What a task works at: its position, and the call that it serves, if it serves one.
+#[derive(Clone, Copy)]
+struct Work {
+    position: TraceContext,
+    call_id: Option<Uuid>,
+}
+
 tokio::task_local! {
-    static CURRENT: TraceContext;
+    static CURRENT: Work;
 }
 
 /// The position of what this task does, if it stands in a trace.
 pub fn current() -> Option<TraceContext> {
-    CURRENT.try_with(|position| *position).ok()
+    CURRENT.try_with(|work| work.position).ok()
+}
+
+/// The call that this task serves: what its lines in the log have it under.
+pub(crate) fn current_call() -> Option<Uuid> {
+    CURRENT.try_with(|work| work.call_id).ok().flatten()
 }
 
 /// Runs `future` at this position.
 pub async fn scope<F: Future>(position: TraceContext, future: F) -> F::Output {
-    CURRENT.scope(position, future).await
+    CURRENT.scope(Work { position, call_id: current_call() }, future).await
 }
 
-/// Runs `f` at this position.
-pub fn sync_scope<T>(position: TraceContext, f: impl FnOnce() -> T) -> T {
-    CURRENT.sync_scope(position, f)
+/// Runs `future` at this position, and for this call.
+pub async fn call_scope<F: Future>(position: TraceContext, call_id: Uuid, future: F) -> F::Output {
+    CURRENT.scope(Work { position, call_id: Some(call_id) }, future).await
+}
+
+/// Runs `f` at this position, and for this call.
+pub fn sync_call_scope<T>(position: TraceContext, call_id: Uuid, f: impl FnOnce() -> T) -> T {
+    CURRENT.sync_scope(Work { position, call_id: Some(call_id) }, f)
+}
+
+/// `future`, at the position of this task and for its call: for a task of its own.
+pub fn carried<F: Future>(future: F) -> impl Future<Output = F::Output> {
+    let work = CURRENT.try_with(|work| *work).ok();
+    async move {
+        match work {
+            Some(work) => CURRENT.scope(work, future).await,
+            None => future.await,
+        }
+    }
 }
 
 /// A position in a trace, as [W3C Trace Context](https://www.w3.org/TR/trace-context/) has it.
@@ -106,6 +135,8 @@ impl fmt::Display for TraceContext {
 pub struct Tracer {
     ids: Ids,
     sampling: Option<Arc<Sampling>>,
+    /// The log is ours, and has the ids of a call from the call's task.
+    log_asks_tasks: bool,
 }
 
 /// Which traces are recorded.
@@ -121,13 +152,18 @@ struct Sampling {
 impl Tracer {
     /// Nothing is exported: positions are made and handed on, and that is all.
     pub fn off(ids: Ids) -> Self {
-        Self { ids, sampling: None }
+        Self { ids, sampling: None, log_asks_tasks: false }
     }
 
     /// Of a thousand traces that begin here `permille` are recorded, and so many calls in a second that ask for it.
     pub(crate) fn sampling(ids: Ids, clock: Clock, permille: u32, asked_per_second_max: u32) -> Self {
         let sampling = Sampling { clock, permille, asked_per_second_max, asked: Mutex::default() };
-        Self { ids, sampling: Some(Arc::new(sampling)) }
+        Self { ids, sampling: Some(Arc::new(sampling)), log_asks_tasks: false }
+    }
+
+    /// Where the log is ours.
+    pub(crate) fn with_our_log(self) -> Self {
+        Self { log_asks_tasks: true, ..self }
     }
 
     /// Whether recorded traces go anywhere: where not, nobody need note what a span comes to.
@@ -145,10 +181,26 @@ impl Tracer {
     /// The span that `make` makes, as a child of `parent` or as the first of a new trace, and its position. It is exported if the trace is
     /// recorded and the span says its `otel.kind`.
     pub fn span(&self, parent: Option<TraceContext>, make: impl FnOnce() -> Span) -> (Span, TraceContext) {
-        let position = match parent {
+        let position = self.position(parent);
+        (self.span_at(position, parent, make), position)
+    }
+
+    /// The same for a unary call, which is served under [`call_scope`]. The lines of our log have its ids from there: where the trace is not
+    /// recorded either, no span is made. Making, entering and closing one is a third of what a call would cost in the interceptors.
+    pub fn call_span(&self, parent: Option<TraceContext>, make: impl FnOnce() -> Span) -> (Span, TraceContext) {
+        let position = self.position(parent);
+        let is_wanted = !self.log_asks_tasks || (position.sampled && self.is_exporting());
+        (if is_wanted { self.span_at(position, parent, make) } else { Span::none() }, position)
+    }
+
+    fn position(&self, parent: Option<TraceContext>) -> TraceContext {
+        match parent {
             Some(parent) => parent.child(&self.ids),
             None => TraceContext { sampled: self.draw(), ..TraceContext::new(&self.ids) },
-        };
+        }
+    }
+
+    fn span_at(&self, position: TraceContext, parent: Option<TraceContext>, make: impl FnOnce() -> Span) -> Span {
         let span = HandOver::of(&BEGINNING, position, make);
         if position.sampled && self.sampling.is_some() {
             let above = parent.map_or_else(opentelemetry::Context::new, TraceContext::of_another_process);
@@ -156,7 +208,7 @@ impl Tracer {
             drop(span.set_parent(above));
             drop(HandOver::of(&STARTING, position, || span.context()));
         }
-        (span, position)
+        span
     }
 
     fn draw(&self) -> bool {
@@ -287,11 +339,30 @@ mod tests {
         assert!(!Tracer::off(ids()).span(None, Span::none).1.is_sampled());
     }
 
+    #[test]
+    fn a_call_has_no_span_where_nobody_needs_one() {
+        let has_span = |tracer: Tracer, parent: Option<TraceContext>| {
+            let mut is_made = false;
+            let begin = || {
+                is_made = true;
+                Span::none()
+            };
+            tracer.call_span(parent, begin);
+            is_made
+        };
+        let sampling = |permille| Tracer::sampling(ids(), Clock::system(), permille, 0);
+        let asked = TraceContext::parse(PARENT);
+        assert!(has_span(Tracer::off(ids()), None), "whoever listens may want it");
+        assert!(!has_span(Tracer::off(ids()).with_our_log(), asked));
+        assert!(!has_span(sampling(0).with_our_log(), None));
+        assert!(has_span(sampling(0).with_our_log(), asked));
+        assert!(has_span(sampling(1_000).with_our_log(), None));
+    }
+
     #[tokio::test]
     async fn a_task_knows_where_it_stands() {
         let position = TraceContext::parse(PARENT).unwrap();
         assert_eq!(current(), None);
         assert_eq!(scope(position, async { current() }).await, Some(position));
-        assert_eq!(sync_scope(position, current), Some(position));
     }
 }

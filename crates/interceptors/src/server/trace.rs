@@ -4,7 +4,7 @@
 use http::{Request, Response};
 use souk_proto_common::{Method, Shape};
 use souk_runtime::server::Peer;
-use souk_runtime::{Ids, Kernel, TraceContext, Tracer};
+use souk_runtime::{Ids, Kernel, TraceContext, Tracer, trace};
 use tonic::body::Body;
 use tracing::field::Empty;
 use tracing::{Instrument, Span, info_span};
@@ -64,7 +64,7 @@ impl<S: Next> Middleware<S> for Trace {
             span: span.clone(),
         };
         request.extensions_mut().insert(context);
-        let response = next.call(request).instrument(span.clone()).await?;
+        let response = trace::call_scope(trace, call_id, next.call(request)).instrument(span.clone()).await?;
         if !trace.is_sampled() || !self.tracer.is_exporting() {
             return Ok(response);
         }
@@ -79,7 +79,7 @@ impl Trace {
         let parent = caller.or_else(nobody);
         let path = target.method().map_or("", |method| method.path);
         let (service, method) = target.method().map_or(("", ""), Method::service_and_name);
-        self.tracer.span(parent, || {
+        let make = || {
             info_span!(
                 "rpc",
                 %call_id,
@@ -92,6 +92,7 @@ impl Trace {
                 rpc.grpc.status_code = Empty,
                 error.type = Empty,
             )
-        })
+        };
+        if target.is_stream() { self.tracer.span(parent, make) } else { self.tracer.call_span(parent, make) }
     }
 }

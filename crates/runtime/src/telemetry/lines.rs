@@ -1,7 +1,7 @@
 //! The lines of the log: one an event, for people or for machines, each with the ids of what it belongs to.
 //!
-//! A line has the fields of its event, those of the spans around it, and the position in the trace: `trace_id`, `span_id`. A name that
-//! stands twice is told once, innermost first. A field with a dot in its name, as `otel.kind`, is for the exported span and not for the log.
+//! A line has the fields of its event, those of the spans around it, the call that its task serves, and the position in the trace:
+//! `trace_id`, `span_id`. A name that stands twice is told once, innermost first. A field with a dot in its name, as `otel.kind`, is for the exported span and not for the log.
 
 use std::cell::Cell;
 use std::fmt::{self, Debug, Write};
@@ -66,6 +66,9 @@ impl<W: Fn(&str)> Lines<W> {
                 parts.put(name, |line| line.push_str(value));
             }
             position = position.or(known.position);
+        }
+        if let Some(call_id) = trace::current_call() {
+            parts.put_text("call_id", &call_id);
         }
         if let Some(position) = position.or_else(trace::current) {
             parts.put_text("trace_id", &position.trace_id());
@@ -347,10 +350,12 @@ mod tests {
     }
 
     #[test]
-    fn a_line_within_no_span_has_the_position_of_its_task() {
+    fn a_line_within_no_span_has_the_ids_of_its_task() {
+        let call_id = uuid::Uuid::from_u128(7);
         let (_, position) = tracer().span(None, tracing::Span::none);
-        let lines = written(Form::Json, "info", || trace::sync_scope(position, || info!("from a task")));
+        let lines = written(Form::Json, "info", || trace::sync_call_scope(position, call_id, || info!("from a task")));
         assert_eq!(parsed(&lines)[0]["trace_id"], position.trace_id().to_string());
+        assert_eq!(parsed(&lines)[0]["call_id"], call_id.to_string());
         let lines = written(Form::Json, "info", || info!("from nowhere"));
         assert!(parsed(&lines)[0].get("trace_id").is_none());
     }
