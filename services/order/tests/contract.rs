@@ -75,8 +75,8 @@ fn new_step(order_id: OrderId, kind: StepKind) -> NewStep {
 async fn save(db: &Db, order: &Order) -> Result<(), souk_db::Error> {
     let mut tx = db.write().await.unwrap();
     let changes = [store::update_orders(std::slice::from_ref(order)), store::insert_versions(&[version(order)])];
-    let [orders, _] = together(&mut tx, changes).await?;
-    store::all_touched(orders, 1, "an order")?;
+    let [orders, versions] = together(&mut tx, changes).await?;
+    store::all_touched(orders.min(versions), 1, "an order")?;
     tx.commit().await
 }
 

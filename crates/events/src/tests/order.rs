@@ -15,7 +15,7 @@ async fn change(db: &Db, aggregate: &'static str) {
     let text = "UPDATE counters SET version = version + 1 WHERE aggregate = $1 RETURNING version";
     let (version,): (i64,) = sql(text).bind(aggregate).fetch_one(&mut tx).await.unwrap();
     let mut event = event(aggregate, version);
-    event.time = start() - TimeDelta::seconds(version);
+    event.time = start() - TimeDelta::milliseconds(version);
     outbox::append(&mut tx, &[event]).await.unwrap();
     tokio::task::yield_now().await;
     tx.commit().await.unwrap();

@@ -212,6 +212,7 @@ pub async fn save(tx: &mut Tx, changes: &Changes, events: Many<'static>, now: Da
         (new_lines.len(), "a line"),
         (lines.len(), "a line"),
         (answers.len(), "a key"),
+        (changes.movements.len(), "a stock record"),
     ];
     let mut checked = touched.into_iter().zip(records);
     checked.try_for_each(|(touched, (given, what))| all_touched(touched, given, what))

@@ -77,7 +77,7 @@ pub async fn list_movements(
 
 pub(super) fn insert(movements: &[Movement]) -> Many<'static> {
     let text = "INSERT INTO movements (sku, location, seq, operation, on_hand_delta, held_delta, allocated_delta, safety_delta,
-             incoming_delta, reason, reference, actor, request_id, reservation_id, created_at) VALUES {rows}";
+             incoming_delta, reason, reference, actor, request_id, reservation_id, created_at) VALUES {rows} ON CONFLICT DO NOTHING";
     many(text, movements, bind)
 }
 

@@ -81,7 +81,8 @@ async fn save(app: &App, tx: &mut Tx, cancelled: &Order) -> Result<Vec<u8>, Erro
     let release =
         NewStep { order_id: cancelled.id, kind: StepKind::ReleaseStock, deadline_at, traceparent, taken: None };
     let orders = store::update_orders(std::slice::from_ref(cancelled));
-    let [orders, ..] = together(tx, [orders, versions, events, store::insert_steps(&[release], now)]).await?;
-    store::all_touched(orders, 1, "an order")?;
+    let writes = [orders, versions, events, store::insert_steps(&[release], now)];
+    let [orders, versions, ..] = together(tx, writes).await?;
+    store::all_touched(orders.min(versions), 1, "an order")?;
     Ok(snapshot)
 }

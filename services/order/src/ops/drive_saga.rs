@@ -253,8 +253,8 @@ async fn save(tx: &mut Tx, changes: Changes, now: DateTime<Utc>) -> Result<(), D
         store::insert_steps(&changes.next, now),
         store::postpone_steps(&changes.postponed, now),
     ];
-    let [orders, ..] = together(tx, writes).await?;
-    store::all_touched(orders, changes.orders.len(), "an order")
+    let [orders, versions, ..] = together(tx, writes).await?;
+    store::all_touched(orders.min(versions), changes.orders.len(), "an order")
 }
 
 #[cfg(test)]

@@ -106,7 +106,7 @@ async fn try_to_hold(app: &App, owner_id: UserId, command: &PlaceOrder) -> Resul
 
 /// What was answered under the key.
 async fn known(app: &App, owner_id: UserId, key: &IdempotencyKey) -> Result<Option<Answer>, Error> {
-    let mut tx = app.db.read().await?;
+    let mut tx = app.db.read_one().await?;
     let placed = store::orders_by_key(&mut tx, &[(owner_id, key.request_id)]).await?.pop();
     placed.map(|placed| replay(placed, key)).transpose()
 }
@@ -213,7 +213,9 @@ impl Batch for PlaceBatch {
         let lines = store::insert_lines(new().map(|placing| &placing.new.order));
         let [versions, events] = events::insert(new().map(|placing| placing.record.clone()).collect());
         let steps: Vec<NewStep> = new().map(|placing| placing.step.clone()).collect();
-        together(tx, [lines, versions, events, store::insert_steps(&steps, self.clock.now())]).await?;
+        let writes = [versions, lines, events, store::insert_steps(&steps, self.clock.now())];
+        let [versions, ..] = together(tx, writes).await?;
+        store::all_touched(versions, stored.len(), "an order")?;
         let before = taken(tx, commands.iter().filter(|placing| !is_stored(placing))).await?;
         failpoint(failpoints::PLACE_BEFORE_COMMIT);
         let outcome = |placing: &Placing| {

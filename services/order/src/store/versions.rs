@@ -23,9 +23,11 @@ pub struct Version {
     pub created_at: DateTime<Utc>,
 }
 
-/// Stores versions, in the transaction of the changes that they are of.
+/// Stores versions, in the transaction of the changes that they are of. Whoever has it done asks [`all_touched`](super::all_touched) whether
+/// somebody else has stored one of them.
 pub fn insert_versions(versions: &[Version]) -> Many<'static> {
-    let text = "INSERT INTO order_versions (order_id, version, snapshot, created_at) VALUES {rows}";
+    let text = "INSERT INTO order_versions (order_id, version, snapshot, created_at) VALUES {rows}
+         ON CONFLICT DO NOTHING";
     many(text, versions, |row, version| {
         row.bind(version.order_id.0).bind(version.version).bind(version.snapshot.as_slice()).bind(version.created_at)
     })

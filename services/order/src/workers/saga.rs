@@ -168,7 +168,7 @@ impl Worker {
         }
         self.measure_at = now + millis(self.app.saga.sweep_interval_ms);
         let read = async {
-            let mut tx = self.app.db.read().await?;
+            let mut tx = self.app.db.read_one().await?;
             store::backlog(&mut tx, now, BACKLOG_COUNTED_MAX).await
         };
         if let Ok(backlog) = read.await {
