@@ -1,8 +1,9 @@
 //! A layer of either stack as one async function: the boilerplate, once.
 //!
 //! A call borrows the layers and its request, and its way through all of them is one future. Services of tower own what they call: each
-//! layer was copied for each call with all that is below it, and had a future in a box. Borrowed, the server's stack costs half as much;
-//! if each layer's future had the request within itself, as much as before, since it would be moved from one into the other.
+//! layer was copied for each call with all that is below it, and had a future in a box. Borrowed, the server's stack costs half as much
+//! (driven alone, with no network); if each layer's future had the request within itself, as much as before, since it would be moved from
+//! one into the other.
 
 use std::future::Future;
 use std::pin::Pin;

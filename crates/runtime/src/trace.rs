@@ -186,7 +186,8 @@ impl Tracer {
     }
 
     /// The same for a unary call, which is served under [`call_scope`]. The lines of our log have its ids from there: where the trace is not
-    /// recorded either, no span is made. Making, entering and closing one is a third of what a call would cost in the interceptors.
+    /// recorded either, no span is made. Making, entering and closing one is a third of what a call would cost in the
+    /// interceptors, driven alone.
     pub fn call_span(&self, parent: Option<TraceContext>, make: impl FnOnce() -> Span) -> (Span, TraceContext) {
         let position = self.position(parent);
         let is_wanted = !self.log_asks_tasks || (position.sampled && self.is_exporting());

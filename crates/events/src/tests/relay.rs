@@ -215,7 +215,7 @@ async fn what_was_published_before_the_time_that_is_named_is_not_published_again
         for version in 1..=3 {
             world.append(&[event("a", version)]).await;
             relay.wake();
-            world.until(|| async { world.unpublished().await == 0 }).await;
+            world.until_with(SECOND, || async { world.unpublished().await == 0 }).await;
             world.kernel.clock.advance(HOUR);
         }
         let mut heard = world.bus.listen(&["souk.test.>"]).await.unwrap();

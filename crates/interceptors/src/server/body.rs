@@ -27,7 +27,8 @@ use crate::context::{self, CallContext};
 struct Ended(Code);
 
 /// The answer to a unary call. tonic encodes its message when it is asked for: asked here, it is all there, and its end is known before it
-/// leaves. No layer puts it into a box of its own, and its deadline needs no timer: of what the stack costs, 0.7 is left.
+/// leaves. No layer puts it into a box of its own, and its deadline needs no timer: of what the stack costs, driven
+/// alone, 0.7 is left.
 pub(super) fn collected<B>(mut head: Parts, mut body: B) -> Response<Body>
 where
     B: http_body::Body<Data = Bytes, Error = Status> + Send + Unpin + 'static,
