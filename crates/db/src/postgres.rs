@@ -153,6 +153,14 @@ fn options(url: &str, config: &DbConfig, database: &str) -> Result<PgConnectOpti
             ("lock_timeout", ms(config.lock_timeout_ms)),
             ("idle_in_transaction_session_timeout", ms(config.idle_transaction_timeout_ms)),
         ]);
+    // Every statement of ours looks rows up by their keys, a few hundred at a time. A plan that was made while a table was small, and is kept,
+    // reads all of it for each batch when it has grown: orders then became slower with every order.
+    options = options.options([
+        ("enable_seqscan", "off"),
+        ("enable_hashjoin", "off"),
+        ("enable_mergejoin", "off"),
+        ("jit", "off"),
+    ]);
     if config.client_check_interval_ms > 0 {
         options = options.options([("client_connection_check_interval", ms(config.client_check_interval_ms))]);
     }

@@ -76,7 +76,7 @@ async fn fifty_milliseconds_that_are_too_short_leave_nothing_behind() {
     suite.settled(&alice, &first.order_id).await;
     let inventory = &suite.running.inventory.app;
     let blocker = inventory.db.write().await.unwrap();
-    let reserves = came(&suite, "Reserve");
+    let reserves = came(&suite, "BatchChangeReservations");
     eventually("a call comes as far as to the inventory", async || {
         let mut request = Request::new(one("TEA", 1));
         request.set_timeout(DEADLINE);
@@ -84,7 +84,7 @@ async fn fifty_milliseconds_that_are_too_short_leave_nothing_behind() {
         let status = suite.orders(Some(&alice)).place_order(request).await.unwrap_err();
         assert_over(&status);
         assert!(began.elapsed() < Duration::from_secs(1), "the caller was kept waiting");
-        came(&suite, "Reserve") > reserves
+        came(&suite, "BatchChangeReservations") > reserves
     })
     .await;
     blocker.rollback().await.unwrap();

@@ -157,28 +157,29 @@ async fn what_is_done_for_a_call_is_one_trace() {
 
     // The call, and the stock that it holds.
     let place = trace.child(None, SpanKind::Server, "souk.order.v1.OrderService/PlaceOrder");
-    let reserve = call(&trace, place, "souk.inventory.v1.StockService/Reserve");
+    let reserve = call(&trace, place, CHANGE);
     let batch = batch(&trace, reserve);
     let transaction = trace.child(Some(batch), SpanKind::Client, "write transaction");
     for statement in ["INSERT reservations", "INSERT outbox", "COMMIT"] {
         trace.child(Some(transaction), SpanKind::Client, statement);
     }
-    publish(&trace, reserve, "souk.inventory.reservation.held");
+    // The call may carry the changes of many; what each does belongs to whatever it is made for.
+    publish(&trace, place, "souk.inventory.reservation.held");
     trace.child(Some(place), SpanKind::Internal, "group commit");
     publish(&trace, place, "souk.order.order.placed");
     // What is done later.
     let step = trace.child(Some(place), SpanKind::Internal, "step COMMIT_STOCK");
-    let commit = call(&trace, step, "souk.inventory.v1.StockService/Commit");
-    publish(&trace, commit, "souk.inventory.reservation.committed");
+    call(&trace, step, CHANGE);
+    publish(&trace, step, "souk.inventory.reservation.committed");
     publish(&trace, step, "souk.order.order.confirmed");
     // And what undoes it.
     let cancel = trace.child(None, SpanKind::Server, "souk.order.v1.OrderService/CancelOrder");
     publish(&trace, cancel, "souk.order.order.cancelled");
     let step = trace.child(Some(cancel), SpanKind::Internal, "step RELEASE_STOCK");
-    let release = call(&trace, step, "souk.inventory.v1.StockService/Release");
-    publish(&trace, release, "souk.inventory.reservation.released");
+    call(&trace, step, CHANGE);
+    publish(&trace, step, "souk.inventory.reservation.released");
     // The news of it, where it is heard.
-    let heard = trace.child(Some(release), SpanKind::Consumer, "process souk.inventory.reservation.released");
+    let heard = trace.child(Some(step), SpanKind::Consumer, "process souk.inventory.reservation.released");
     assert!(format!("{heard:?}").contains("order.reservations"), "{heard:?}");
 
     assert!(batch.attributes.iter().any(|attribute| attribute.key == "commands"), "{batch:?}");
@@ -198,6 +199,9 @@ async fn what_is_done_for_a_call_is_one_trace() {
         assert!(!everything.contains(secret), "{secret}");
     }
 }
+
+/// How the order service has stock held, committed and given back.
+const CHANGE: &str = "souk.inventory.v1.StockService/BatchChangeReservations";
 
 /// A call from within a span to another service: the span of its server.
 #[track_caller]
