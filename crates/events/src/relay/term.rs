@@ -39,8 +39,8 @@ pub(super) struct Term<'r> {
     busy: HashMap<String, Busy>,
     /// There may be something in the outbox that was not read.
     pub(super) unread: bool,
-    /// What is older was read, as far as one can know. An index of what is unpublished keeps, until it is vacuumed, what has been published
-    /// since: reading from its beginning each time cost PostgreSQL more than everything else together.
+    /// What is older was read, as far as one can know. PostgreSQL's index of what is unpublished keeps, until it is vacuumed, what has been
+    /// published since: whoever reads it from its beginning passes all of that again.
     since: Option<DateTime<Utc>>,
     poll_at: DateTime<Utc>,
     renew_at: DateTime<Utc>,
