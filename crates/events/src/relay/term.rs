@@ -67,6 +67,8 @@ struct Busy {
     failures: u32,
     /// When the next is due; `None`: it is being published.
     until: Option<DateTime<Utc>>,
+    /// When its events were last read.
+    read_at: DateTime<Utc>,
 }
 
 impl Busy {
@@ -244,12 +246,15 @@ impl<'r> Term<'r> {
         relay.steps.reach(steps::RELAY_READ).await;
         self.unread = read.may_be_more;
         if !read.may_be_more {
-            self.since = Some(now - LATE);
+            // What aggregates that are being published have got since then was passed over.
+            let published = self.busy.values().filter(|busy| busy.until.is_none());
+            self.since = Some(published.map(|busy| busy.read_at).fold(now, DateTime::min) - LATE);
         }
         // Aggregates whose next try was due and that were not read have nothing to tell any more, or come as new ones.
         self.busy.retain(|aggregate, busy| busy.is_closed(now) || read.chains.contains_key(aggregate));
         for (aggregate, events) in read.chains {
-            self.busy.entry(aggregate.clone()).or_default().until = None;
+            let busy = self.busy.entry(aggregate.clone()).or_default();
+            (busy.until, busy.read_at) = (None, now);
             let tracer = relay.kernel.tracer.clone();
             let publishing = publish(relay.bus.clone(), tracer, place.clone(), aggregate, events);
             self.chains.spawn(publishing.instrument(Span::current()));

@@ -9,7 +9,7 @@ use souk_runtime::Kernel;
 use super::plan::Plan;
 use super::{Plot, World, event, events, on_both};
 use crate::steps::{RELAY_READ, Steps};
-use crate::{RelayConfig, outbox};
+use crate::{Consumer, ConsumerConfig, RelayConfig, outbox};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_hours(1);
@@ -125,6 +125,28 @@ async fn an_aggregate_that_cannot_be_published_holds_back_only_itself() {
         world.until_with(SECOND, || async { world.unpublished().await == 0 }).await;
         assert_eq!(world.applied("sick").await, [1, 2, 3]);
         assert_eq!(world.count("dead_letters").await, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_an_aggregate_gets_while_it_is_published_is_read_when_it_has_landed() {
+    on_both(|world| async move {
+        let config = ConsumerConfig { backoff_first_ms: 10_000, ..ConsumerConfig::default() };
+        let late = |event: &crate::Event, nth: u32| {
+            if (event.aggregate.as_str(), event.version, nth) == ("late", 1, 1) { Plot::Retry } else { Plot::Apply }
+        };
+        world.subscribe_at(Consumer { config, ..world.consumer() }, Steps::default(), late);
+        let relay = world.relay();
+        world.append(&events(&["late", "soon"], 1..=1)).await;
+        relay.wake();
+        world.until(|| async { world.unpublished().await == 1 }).await;
+        world.append(&events(&["late", "soon"], 2..=2)).await;
+        world.kernel.clock.advance(4 * SECOND); // the relay looks, and passes over the one that is being published
+        world.until(|| async { world.unpublished().await == 2 }).await;
+        world.kernel.clock.advance(10 * SECOND);
+        world.until(|| async { world.unpublished().await == 0 }).await;
+        assert_eq!(world.applied("late").await, [1, 2]);
     })
     .await;
 }
