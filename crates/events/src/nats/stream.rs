@@ -48,6 +48,14 @@ pub(super) async fn ensure(
                 return Ok(place);
             }
             Err(error) if is_overlap(&error.kind()) => {}
+            Err(error) if has_error_code(&error.kind(), ErrorCode::STORAGE_RESOURCES_EXCEEDED) => {
+                return Err(format!(
+                    "it has not the storage for bus.stream.bytes_max={}: {}",
+                    config.bytes_max,
+                    story(&error)
+                )
+                .into());
+            }
             Err(error) => return Err(error.into()),
         }
     }
@@ -97,7 +105,11 @@ fn new_name(config: &StreamConfig, ids: &Ids) -> String {
 }
 
 fn is_overlap(kind: &CreateStreamErrorKind) -> bool {
-    matches!(kind, CreateStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_SUBJECT_OVERLAP)
+    has_error_code(kind, ErrorCode::STREAM_SUBJECT_OVERLAP)
+}
+
+fn has_error_code(kind: &CreateStreamErrorKind, code: ErrorCode) -> bool {
+    matches!(kind, CreateStreamErrorKind::JetStream(error) if error.error_code() == code)
 }
 
 /// The settings, over what the stream has beyond them.
