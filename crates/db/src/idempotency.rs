@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
 use crate::error::Error;
-use crate::rows::{Many, many};
+use crate::rows::{Many, all_touched, many};
 use crate::statement::sql;
 use crate::transaction::Tx;
 
@@ -95,10 +95,10 @@ pub async fn find_many(tx: &mut Tx, keys: &[Key]) -> Result<Vec<Stored>, Error> 
 /// Keeps answers; a conflict, if another transaction has taken one of the keys since.
 pub async fn keep(tx: &mut Tx, stored: &[Stored], now: DateTime<Utc>) -> Result<(), Error> {
     let kept = insert(stored, now).execute(tx).await?;
-    all_kept(kept, stored)
+    all_touched(kept, stored.len(), "a key")
 }
 
-/// What [`keep`] writes, to be written together with something else; then [`all_kept`] is to be asked.
+/// What [`keep`] writes, to be written together with something else; then [`all_touched`] is to be asked.
 pub fn insert(stored: &[Stored], now: DateTime<Utc>) -> Many<'static> {
     many(
         "INSERT INTO idempotency_keys (caller, method, request_id, fingerprint, response, created_at) VALUES {rows}
@@ -113,11 +113,6 @@ pub fn insert(stored: &[Stored], now: DateTime<Utc>) -> Many<'static> {
                 .bind(now)
         },
     )
-}
-
-/// A conflict, if fewer were kept than there are: another transaction has taken one of the keys since.
-pub fn all_kept(kept: u64, stored: &[Stored]) -> Result<(), Error> {
-    if usize::try_from(kept) == Ok(stored.len()) { Ok(()) } else { Err(Error::conflict("a key was taken")) }
 }
 
 /// Deletes up to `limit` keys that are older than [`KEEP`]; how many.

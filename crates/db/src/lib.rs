@@ -42,7 +42,7 @@ pub use error::{Error, Kind};
 pub use group::{Batch, Decided, GroupCommit, GroupConfig, GroupError, GroupStats};
 pub use in_flight::{InFlight, Turn};
 pub use migrate::MigrationSet;
-pub use rows::{Many, many, together};
+pub use rows::{Many, all_touched, many, together};
 pub use statement::{Row, Statement, sql};
 pub use transaction::{Tx, detached, retrying};
 pub use url::DbUrl;

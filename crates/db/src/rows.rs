@@ -128,6 +128,11 @@ pub async fn together<const N: usize>(tx: &mut Tx, writes: [Many<'_>; N]) -> Res
     Ok(touched)
 }
 
+/// A conflict, where a statement touched fewer rows than it was given: a concurrent transaction was faster.
+pub fn all_touched(touched: u64, given: usize, what: &str) -> Result<(), Error> {
+    if usize::try_from(touched) == Ok(given) { Ok(()) } else { Err(Error::conflict(format!("{what} moved on"))) }
+}
+
 /// One statement of PostgreSQL's, which returns the number of each write and of the rows that it touched.
 fn side_by_side(writes: Vec<Many<'_>>) -> Statement {
     let (mut parts, mut counts, mut columns) = (Vec::new(), Vec::new(), Vec::new());

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::FutureExt;
@@ -24,6 +25,17 @@ async fn ids(db: &Db) -> Vec<i64> {
     let mut tx = db.read().await.unwrap();
     let rows: Vec<(i64,)> = sql("SELECT id FROM t ORDER BY id").fetch_all(&mut tx).await.unwrap();
     rows.into_iter().map(|(id,)| id).collect()
+}
+
+/// Asks for `reading` so many times, unless it is there before, and drops it.
+async fn drop_after<T>(polls: usize, reading: impl Future<Output = T>) {
+    let mut reading = pin!(reading);
+    for _ in 0..polls {
+        if reading.as_mut().now_or_never().is_some() {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]
@@ -81,14 +93,7 @@ async fn a_caller_who_goes_away_while_a_transaction_begins_leaves_none_open() {
     table(&db).await;
     for id in 0..20 {
         for polls in 1..4 {
-            let mut reading = Box::pin(db.read());
-            for _ in 0..polls {
-                if reading.as_mut().now_or_never().is_some() {
-                    break;
-                }
-                tokio::task::yield_now().await;
-            }
-            drop(reading);
+            drop_after(polls, db.read()).await;
         }
         insert(&db, id, String::new()).await.unwrap();
     }
@@ -171,14 +176,7 @@ async fn a_reader_who_goes_away_leaves_nothing_running() {
         };
         for id in 0..20 {
             for polls in 1..5 {
-                let mut reading = Box::pin(read());
-                for _ in 0..polls {
-                    if reading.as_mut().now_or_never().is_some() {
-                        break;
-                    }
-                    tokio::task::yield_now().await;
-                }
-                drop(reading);
+                drop_after(polls, read()).await;
             }
             insert(&db, id, String::new()).await.unwrap();
             assert_eq!(read().await.unwrap(), (id + 1,));

@@ -29,8 +29,3 @@ pub static MIGRATIONS: MigrationSet = MigrationSet {
 fn corrupt(what: &str, why: impl Display) -> Error {
     Error::bug(format!("{what}: {why}"))
 }
-
-/// Fails where a statement touched fewer rows than it was given: a concurrent transaction was faster.
-fn all_touched(touched: u64, given: usize, what: &str) -> Result<(), Error> {
-    if usize::try_from(touched) == Ok(given) { Ok(()) } else { Err(Error::conflict(format!("{what} moved on"))) }
-}

@@ -86,18 +86,6 @@ pub enum Error {
 }
 
 impl Error {
-    /// The order is refused as it is asked for, by what the catalogue and the stock say now.
-    pub fn is_refusal(&self) -> bool {
-        matches!(
-            self,
-            Self::Invalid(_)
-                | Self::ProductsNotFound(_)
-                | Self::PriceChanged { .. }
-                | Self::Refused(_)
-                | Self::HoldsExpired
-        )
-    }
-
     /// A concurrent transaction was in the way: try again at once.
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Database(error) if error.kind() == Kind::Conflict)

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use souk_db::{Db, Kind, MigrationSet, schema, sql, together};
+use souk_db::{Db, Kind, MigrationSet, all_touched, schema, sql, together};
 use souk_order::domain::commands::Position;
 use souk_order::domain::{Canceller, ListOrders, Order, OrderId, OrderLine, OrderState, Sku, Step, StepKind, UserId};
 use souk_order::store::{self, Finished, Head, NewOrder, NewStep, Postponed, Version};
@@ -76,7 +76,7 @@ async fn save(db: &Db, order: &Order) -> Result<(), souk_db::Error> {
     let mut tx = db.write().await.unwrap();
     let changes = [store::update_orders(std::slice::from_ref(order)), store::insert_versions(&[version(order)])];
     let [orders, versions] = together(&mut tx, changes).await?;
-    store::all_touched(orders.min(versions), 1, "an order")?;
+    all_touched(orders.min(versions), 1, "an order")?;
     tx.commit().await
 }
 

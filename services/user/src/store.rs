@@ -32,11 +32,6 @@ fn corrupt(what: &str, why: impl Display) -> Error {
     Error::bug(format!("{what}: {why}"))
 }
 
-/// Fails where the statement touched no row: a concurrent transaction was faster.
-fn touched(rows: u64, what: &str) -> Result<(), Error> {
-    if rows == 1 { Ok(()) } else { Err(Error::conflict(format!("{what} moved on"))) }
-}
-
 fn hash_of(bytes: Vec<u8>, what: &str) -> Result<[u8; 32], Error> {
     bytes.try_into().map_err(|_| corrupt(what, "not 32 bytes"))
 }

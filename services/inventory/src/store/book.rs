@@ -12,11 +12,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
 use souk_db::idempotency::{self, Key, Stored};
-use souk_db::{Engine, Error, Many, Statement, Tx, many, together};
+use souk_db::{Engine, Error, Many, Statement, Tx, all_touched, many, together};
 use uuid::Uuid;
 
 use super::stock::stock_key;
-use super::{all_touched, corrupt, movements, stock};
+use super::{corrupt, movements, stock};
 use crate::domain::book::{AnswerKey, Changed, Changes, Given, Kept, Loaded, Origin};
 use crate::domain::reservation::{Line, State};
 use crate::domain::{Command, Location, Reservation, Sku, StockKey, StockLevel};

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use souk_db::{Engine, Error, Statement, Tx, many, sql};
+use souk_db::{Engine, Error, Statement, Tx, all_touched, many, sql};
 use souk_proto_common::{Currency, Money};
 use uuid::Uuid;
 
-use super::{all_touched, corrupt};
+use super::corrupt;
 use crate::domain::book::{Changed, Origin};
 use crate::domain::product::Details;
 use crate::domain::{Product, Sku};

@@ -15,7 +15,7 @@
 //! Storing the answer and cancelling both lock the order's row, so they come one after the other.
 
 use souk_db::idempotency::{self, Key, Seen, Stored};
-use souk_db::{Tx, retrying, together};
+use souk_db::{Tx, all_touched, retrying, together};
 use souk_interceptors::{Caller, context};
 use souk_runtime::failpoint;
 
@@ -83,6 +83,6 @@ async fn save(app: &App, tx: &mut Tx, cancelled: &Order) -> Result<Vec<u8>, Erro
     let orders = store::update_orders(std::slice::from_ref(cancelled));
     let writes = [orders, versions, events, store::insert_steps(&[release], now)];
     let [orders, versions, ..] = together(tx, writes).await?;
-    store::all_touched(orders.min(versions), 1, "an order")?;
+    all_touched(orders.min(versions), 1, "an order")?;
     Ok(snapshot)
 }

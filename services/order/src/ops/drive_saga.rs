@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use souk_db::{Batch, Decided, Error as DbError, GroupError, Tx, together};
+use souk_db::{Batch, Decided, Error as DbError, GroupError, Tx, all_touched, together};
 use souk_runtime::{Clock, Ids, TraceContext, failpoint, trace};
 use tracing::{Instrument, debug, error, info_span, warn};
 use uuid::Uuid;
@@ -254,7 +254,7 @@ async fn save(tx: &mut Tx, changes: Changes, now: DateTime<Utc>) -> Result<(), D
         store::postpone_steps(&changes.postponed, now),
     ];
     let [orders, versions, ..] = together(tx, writes).await?;
-    store::all_touched(orders.min(versions), changes.orders.len(), "an order")
+    all_touched(orders.min(versions), changes.orders.len(), "an order")
 }
 
 #[cfg(test)]

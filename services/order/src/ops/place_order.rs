@@ -14,7 +14,7 @@
 
 use std::collections::HashMap;
 
-use souk_db::{Batch, Decided, Error as DbError, GroupError, Kind, Tx, together};
+use souk_db::{Batch, Decided, Error as DbError, GroupError, Kind, Tx, all_touched, together};
 use souk_interceptors::{Caller, context};
 use souk_proto_common::{IdempotencyKey, Money};
 use souk_runtime::{Clock, failpoint, trace};
@@ -78,30 +78,33 @@ enum Way {
 /// cost every new order a transaction. Where the first hold is new, there is most likely no order, and storing finds out if there is.
 async fn price_and_hold(app: &App, owner_id: UserId, command: &PlaceOrder) -> Result<Way, Error> {
     let key = &command.key;
-    match try_to_hold(app, owner_id, command).await {
-        Ok(way) => Ok(way),
-        // The order may be there: its own stock may be what is short now, and for its answer nobody else is needed.
-        Err(error) => known(app, owner_id, key).await?.map(Way::Known).ok_or(error),
-    }
-}
-
-async fn try_to_hold(app: &App, owner_id: UserId, command: &PlaceOrder) -> Result<Way, Error> {
-    let priced = priced(app, command).await?;
+    let priced = match priced(app, command).await {
+        Ok(priced) => priced,
+        Err(error) => return known_or(app, owner_id, key, error).await,
+    };
     failpoint(failpoints::PLACE_BEFORE_RESERVE);
     for generation in 0..GENERATIONS_MAX {
-        let held = app.inventory.hold(owner_id, &command.key, &command.items, generation).await?;
-        if let Hold::New(reservation_id) = held {
-            return Ok(Way::Held(priced, reservation_id));
-        }
-        if let Some(answer) = known(app, owner_id, &command.key).await? {
+        let reservation_id = match app.inventory.hold(owner_id, key, &command.items, generation).await {
+            Ok(Hold::New(reservation_id)) => return Ok(Way::Held(priced, reservation_id)),
+            Ok(Hold::Before(reservation_id)) => Some(reservation_id),
+            Ok(Hold::Over) => None,
+            Err(error) => return known_or(app, owner_id, key, error).await,
+        };
+        if let Some(answer) = known(app, owner_id, key).await? {
             return Ok(Way::Known(answer));
         }
-        if let Hold::Before(reservation_id) = held {
+        if let Some(reservation_id) = reservation_id {
             return Ok(Way::Held(priced, reservation_id));
         }
         debug!(%owner_id, generation, "a hold is over");
     }
     Err(Error::HoldsExpired)
+}
+
+/// The order may be there although it cannot be priced or held: its own stock may be what is short now, and for its answer nobody else is
+/// needed.
+async fn known_or(app: &App, owner_id: UserId, key: &IdempotencyKey, error: Error) -> Result<Way, Error> {
+    known(app, owner_id, key).await?.map(Way::Known).ok_or(error)
 }
 
 /// What was answered under the key.
@@ -215,7 +218,7 @@ impl Batch for PlaceBatch {
         let steps: Vec<NewStep> = new().map(|placing| placing.step.clone()).collect();
         let writes = [versions, lines, events, store::insert_steps(&steps, self.clock.now())];
         let [versions, ..] = together(tx, writes).await?;
-        store::all_touched(versions, stored.len(), "an order")?;
+        all_touched(versions, stored.len(), "an order")?;
         let before = taken(tx, commands.iter().filter(|placing| !is_stored(placing))).await?;
         failpoint(failpoints::PLACE_BEFORE_COMMIT);
         let outcome = |placing: &Placing| {

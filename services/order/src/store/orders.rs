@@ -213,7 +213,7 @@ pub(super) fn state(name: &str) -> Result<OrderState, Error> {
     OrderState::from_name(name).ok_or_else(|| corrupt("orders", "state"))
 }
 
-/// Stores the next version of each. Whoever has it done asks [`all_touched`](super::all_touched) whether one of them has moved on.
+/// Stores the next version of each. Whoever has it done asks [`all_touched`](souk_db::all_touched) whether one of them has moved on.
 pub fn update_orders(orders: &[Order]) -> Many<'static> {
     let text = "WITH v (order_id, state, state_reason, version, updated_at) AS (VALUES {rows})
          UPDATE orders SET state = v.state, state_reason = v.state_reason, version = v.version, updated_at = v.updated_at

@@ -23,7 +23,7 @@ pub struct Version {
     pub created_at: DateTime<Utc>,
 }
 
-/// Stores versions, in the transaction of the changes that they are of. Whoever has it done asks [`all_touched`](super::all_touched) whether
+/// Stores versions, in the transaction of the changes that they are of. Whoever has it done asks [`all_touched`](souk_db::all_touched) whether
 /// somebody else has stored one of them.
 pub fn insert_versions(versions: &[Version]) -> Many<'static> {
     let text = "INSERT INTO order_versions (order_id, version, snapshot, created_at) VALUES {rows}

@@ -1,9 +1,9 @@
 //! The keys that sign access tokens.
 
 use chrono::{DateTime, Utc};
-use souk_db::{Error, Tx, sql};
+use souk_db::{Error, Tx, all_touched, sql};
 
-use super::{corrupt, hash_of, touched};
+use super::{corrupt, hash_of};
 use crate::domain::keys::{KeyState, TokenKey};
 
 #[derive(sqlx::FromRow)]
@@ -39,10 +39,10 @@ pub async fn insert_key(tx: &mut Tx, key: &TokenKey) -> Result<(), Error> {
 /// Brings a key into its next state.
 pub async fn move_key(tx: &mut Tx, kid: &str, state: KeyState, now: DateTime<Utc>) -> Result<(), Error> {
     let update = sql("UPDATE token_keys SET state = $1, since = $2 WHERE kid = $3");
-    touched(update.bind(state.name()).bind(now).bind(kid).execute(tx).await?, "a key")
+    all_touched(update.bind(state.name()).bind(now).bind(kid).execute(tx).await?, 1, "a key")
 }
 
 /// A key is gone.
 pub async fn delete_key(tx: &mut Tx, kid: &str) -> Result<(), Error> {
-    touched(sql("DELETE FROM token_keys WHERE kid = $1").bind(kid).execute(tx).await?, "a key")
+    all_touched(sql("DELETE FROM token_keys WHERE kid = $1").bind(kid).execute(tx).await?, 1, "a key")
 }

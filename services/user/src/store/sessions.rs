@@ -1,10 +1,10 @@
 //! Sessions and refresh tokens.
 
 use chrono::{DateTime, Utc};
-use souk_db::{Engine, Error, Tx, sql};
+use souk_db::{Engine, Error, Tx, all_touched, sql};
 use uuid::Uuid;
 
-use super::{hash_of, touched};
+use super::hash_of;
 use crate::domain::Session;
 use crate::domain::session::{StoredToken, TokenHash, Used};
 
@@ -97,7 +97,7 @@ pub async fn mark_used(tx: &mut Tx, hash: &TokenHash, used: &Used) -> Result<(),
         .bind(*hash)
         .execute(tx)
         .await?;
-    touched(rows, "a refresh token")
+    all_touched(rows, 1, "a refresh token")
 }
 
 /// Ends a session before its time; `false`: it had ended.

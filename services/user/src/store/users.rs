@@ -1,10 +1,10 @@
 //! Users, their roles and password hashes.
 
 use chrono::{DateTime, Utc};
-use souk_db::{Engine, Error, Tx, many, sql};
+use souk_db::{Engine, Error, Tx, all_touched, many, sql};
 use uuid::Uuid;
 
-use super::{corrupt, hash_of, touched};
+use super::{corrupt, hash_of};
 use crate::domain::{Email, PasswordHash, Role, Roles, User};
 
 /// A user with what only the service itself may see.
@@ -157,7 +157,7 @@ pub async fn save_user(tx: &mut Tx, user: &User) -> Result<(), Error> {
             .bind(user.version - 1)
             .execute(tx)
             .await?;
-    touched(rows, "a user")?;
+    all_touched(rows, 1, "a user")?;
     // Only what differs: a role that stays must stay visible to whoever waits for its row.
     for role in Role::ALL.into_iter().filter(|role| !user.roles.contains(*role)) {
         let delete = sql("DELETE FROM user_roles WHERE role = $1 AND user_id = $2");
