@@ -35,6 +35,8 @@ struct Compared {
     load_before: f32,
     runs: Vec<Pairs>,
     goals: Vec<Goal>,
+    /// Why the goals prove nothing; none: they do.
+    problems: Vec<String>,
 }
 
 /// Runs in turn.
@@ -45,16 +47,33 @@ struct Pairs {
 }
 
 impl Pairs {
-    /// A number of each pair.
-    fn each(&self, number: impl Fn(&Report, &Report) -> f64) -> Vec<f64> {
+    /// A number of each pair, where it is known.
+    fn each(&self, number: impl Fn(&Report, &Report) -> Option<f64>) -> Vec<Option<f64>> {
         self.ours.iter().zip(&self.baseline).map(|(ours, baseline)| number(ours, baseline)).collect()
     }
 }
 
-impl Compared {
-    fn is_right(&self) -> bool {
-        self.runs.iter().flat_map(|pairs| pairs.ours.iter().chain(&pairs.baseline)).all(Report::is_right)
+/// Of fewer answers, or changes of what is watched, nothing is concluded.
+const ANSWERED_MIN: u64 = 30;
+
+/// Why what is compared proves nothing: wrong answers, hardly any, or calls that failed, where nothing was asked that could not be done.
+fn problems(name: Comparison, runs: &[Pairs]) -> Vec<String> {
+    let mut problems = Vec::new();
+    for report in runs.iter().flat_map(|pairs| pairs.ours.iter().chain(&pairs.baseline)) {
+        let (scenario, pace) = (&report.scenario, report.pace);
+        if !report.is_right() {
+            problems.push(format!("{scenario}, {pace}: something was wrong"));
+        }
+        if report.failed() > 0 && name != Comparison::Overload {
+            problems.push(format!("{scenario}, {pace}: {} calls failed", report.failed()));
+        }
+        let counted = report.latency.map_or(0, |latency| latency.count);
+        let known = report.news.map_or(counted, |news| news.known.min(counted));
+        if known < ANSWERED_MIN {
+            problems.push(format!("{scenario}, {pace}: {known} answers are too few, run for longer"));
+        }
     }
+    problems
 }
 
 /// What every comparison needs.
@@ -133,16 +152,53 @@ pub(crate) async fn compare(args: &Compare) -> anyhow::Result<Ended> {
             Comparison::Watch => watch::compare(&bench).await?,
         };
         bench.progress.clear();
+        let problems = problems(*name, &runs);
         let name = clap::ValueEnum::to_possible_value(name).map(|value| value.get_name().to_owned());
-        let compared = Compared { name: name.unwrap_or_default(), load_before, runs, goals };
+        let compared = Compared { name: name.unwrap_or_default(), load_before, runs, goals, problems };
         show(&format!("{}, load of the machine before it: {load_before:.1}", compared.name))?;
         compared.goals.iter().try_for_each(|goal| show(&format!("  {goal}")))?;
+        compared.problems.iter().try_for_each(|problem| show(&format!("  FAILED: {problem}")))?;
         show("")?;
         all.push(compared);
     }
     if let Some(file) = &args.output.json {
         write_json(file, &all)?;
     }
-    let well = all.iter().all(|compared| compared.is_right() && compared.goals.iter().all(Goal::is_reached));
+    let well = all.iter().all(|compared| compared.problems.is_empty() && compared.goals.iter().all(Goal::is_reached));
     Ok(if well { Ended::Well } else { Ended::Badly })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::{Failures, Pace};
+    use crate::stats::Summary;
+
+    fn report(count: u64, failed: u64, violations: &[&str]) -> Report {
+        let failure = Failures { code: "UNAVAILABLE".to_owned(), reason: String::new(), count: failed };
+        Report {
+            scenario: "place-order".to_owned(),
+            pace: Pace::InFlight(64),
+            window_seconds: 1.0,
+            answered: count,
+            per_second: 1.0,
+            finished_per_second: None,
+            latency: Some(Summary { count, ..Summary::default() }),
+            failures: vec![failure],
+            cost: None,
+            settled_seconds: None,
+            news: None,
+            violations: violations.iter().map(|&violation| violation.to_owned()).collect(),
+        }
+    }
+
+    #[test]
+    fn a_comparison_fails_by_wrong_answers_by_failed_calls_and_by_too_few() {
+        let of = |name, report| problems(name, &[Pairs { ours: vec![report], baseline: Vec::new() }]).len();
+        assert_eq!(of(Comparison::PlaceHot, report(100, 0, &[])), 0);
+        assert_eq!(of(Comparison::PlaceHot, report(100, 1, &[])), 1);
+        assert_eq!(of(Comparison::Overload, report(100, 1, &[])), 0);
+        assert_eq!(of(Comparison::Overload, report(100, 1, &["a unit is lost"])), 1);
+        assert_eq!(of(Comparison::GetProduct, report(ANSWERED_MIN - 1, 0, &[])), 1);
+    }
 }

@@ -7,6 +7,8 @@ use procfs::process::Process;
 use serde::Serialize;
 use souk_testkit::http;
 
+use crate::stats::ratio;
+
 /// Where a server's cost is read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Meter {
@@ -26,10 +28,10 @@ pub(crate) struct Used {
 /// What calls have cost.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Cost {
-    /// CPU seconds of all servers together, by 1,000 answered calls.
-    pub(crate) cpu_seconds_per_1000: f64,
+    /// CPU seconds of all servers together, by 1,000 answered calls; `None`: none was answered.
+    pub(crate) cpu_seconds_per_1000: Option<f64>,
     /// What the servers' memory has grown by, by 1,000 answered calls, in bytes.
-    pub(crate) grown_bytes_per_1000: f64,
+    pub(crate) grown_bytes_per_1000: Option<f64>,
     /// The same in all, in bytes.
     pub(crate) grown_bytes: f64,
     /// The servers' resident memory at the end, in bytes.
@@ -76,7 +78,7 @@ fn as_f64(number: u64) -> f64 {
 impl Used {
     /// What `answered` calls have cost since `before`.
     pub(crate) fn since(&self, before: &Self, answered: u64) -> Cost {
-        let per_1000 = |difference: f64| if answered > 0 { difference * 1_000.0 / as_f64(answered) } else { 0.0 };
+        let per_1000 = |difference: f64| ratio(difference * 1_000.0, as_f64(answered));
         Cost {
             cpu_seconds_per_1000: per_1000(self.cpu_seconds - before.cpu_seconds),
             grown_bytes_per_1000: per_1000(self.resident_bytes - before.resident_bytes),
@@ -98,7 +100,8 @@ mod tests {
         let before = Used { cpu_seconds: 1.0, resident_bytes: 1_000.0 };
         let after = Used { cpu_seconds: 1.5, resident_bytes: 3_000.0 };
         let cost = after.since(&before, 10_000);
-        assert!((cost.cpu_seconds_per_1000 - 0.05).abs() < 1e-9);
-        assert!((cost.grown_bytes_per_1000 - 200.0).abs() < 1e-9);
+        assert!((cost.cpu_seconds_per_1000.unwrap() - 0.05).abs() < 1e-9);
+        assert!((cost.grown_bytes_per_1000.unwrap() - 200.0).abs() < 1e-9);
+        assert_eq!(after.since(&before, 0).cpu_seconds_per_1000, None);
     }
 }

@@ -43,7 +43,18 @@ pub(crate) struct Plan {
 /// Calls of one kind.
 pub(crate) trait Calls: Send + Sync + 'static {
     /// Makes call number `nth`, which decides what it asks for.
-    fn call(&self, nth: u64) -> impl Future<Output = Result<(), Status>> + Send;
+    fn call(&self, nth: u64) -> impl Future<Output = Result<(), CallError>> + Send;
+}
+
+/// Why a call has not gone well.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    /// It was refused, or nobody knows what became of it.
+    #[error(transparent)]
+    Failed(#[from] Status),
+    /// The answer is not one to what was asked.
+    #[error("wrong answer: {0}")]
+    Wrong(&'static str),
 }
 
 /// What a progress bar shows.
@@ -217,7 +228,7 @@ mod tests {
     struct Hiccup(Mutex<()>);
 
     impl Calls for Hiccup {
-        async fn call(&self, nth: u64) -> Result<(), Status> {
+        async fn call(&self, nth: u64) -> Result<(), CallError> {
             let _alone = self.0.lock().await;
             if nth == 0 {
                 tokio::time::sleep(Duration::from_millis(200)).await;
@@ -231,19 +242,19 @@ mod tests {
         let open = measured(Pace::PerSecond(1_000.0), Hiccup::default()).await;
         assert_eq!(open.latencies.count(), 400);
         // Half of all were due in the 200 ms, and waited for what was left of them.
-        let summary = open.latencies.summary();
-        assert!(summary.p90_us > 120_000.0, "{summary:?}");
+        let summary = open.latencies.summary().unwrap();
+        assert!(summary.p90_us.unwrap() > 120_000.0, "{summary:?}");
         // One caller sees one slow call, among thousands.
         let closed = measured(Pace::InFlight(1), Hiccup::default()).await;
-        assert!(closed.latencies.summary().p90_us < 100_000.0);
+        assert!(closed.latencies.summary().unwrap().p90_us.unwrap() < 100_000.0);
     }
 
     /// Every second call fails.
     struct Half;
 
     impl Calls for Half {
-        async fn call(&self, nth: u64) -> Result<(), Status> {
-            if nth.is_multiple_of(2) { Ok(()) } else { Err(Status::unavailable("no")) }
+        async fn call(&self, nth: u64) -> Result<(), CallError> {
+            if nth.is_multiple_of(2) { Ok(()) } else { Err(Status::unavailable("no").into()) }
         }
     }
 
@@ -254,5 +265,23 @@ mod tests {
         assert_eq!(measured.failures.iter().map(|failure| failure.count).collect::<Vec<_>>(), [100]);
         assert_eq!((measured.failures[0].code.as_str(), measured.failures[0].reason.as_str()), ("UNAVAILABLE", ""));
         assert!((measured.per_second() - 250.0).abs() < 1.0);
+    }
+
+    /// Every tenth answer is about something else.
+    struct Mistaken;
+
+    impl Calls for Mistaken {
+        async fn call(&self, nth: u64) -> Result<(), CallError> {
+            if nth.is_multiple_of(10) { Err(CallError::Wrong("about something else")) } else { Ok(()) }
+        }
+    }
+
+    #[tokio::test]
+    async fn wrong_answers_are_violations_even_outside_of_the_window_and_so_is_nothing_at_all() {
+        let plan = Plan { warm_up: Duration::from_millis(200), ..plan(Pace::PerSecond(500.0)) };
+        let ran = run(&plan, Arc::new(Mistaken), Arc::default(), async || Ok(())).await.unwrap();
+        assert_eq!((ran.measured.latencies.count(), ran.measured.failures.len()), (180, 0));
+        assert_eq!(ran.measured.violations(), ["30 wrong answers: about something else"]);
+        assert_eq!(Measured::default().violations(), ["nothing was answered"]);
     }
 }

@@ -38,6 +38,8 @@ pub(crate) async fn measure<S: Scenario>(
     let verdict = scenario.check().await.context("the result cannot be checked")?;
     let [before, after] = ran.edges;
     let measured = ran.measured;
+    let mut violations = measured.violations();
+    violations.extend(verdict.violations);
     let finished = before.finished.zip(after.finished);
     let seconds = (after.read_at - before.read_at).as_secs_f64();
     Ok(Report {
@@ -46,12 +48,12 @@ pub(crate) async fn measure<S: Scenario>(
         window_seconds: measured.window.as_secs_f64(),
         answered: measured.answered,
         per_second: measured.per_second(),
-        finished_per_second: finished.map(|(first, last)| ratio(last - first, seconds)),
+        finished_per_second: finished.and_then(|(first, last)| ratio(last - first, seconds)),
         latency: measured.latencies.summary(),
         cost: before.used.zip(after.used).map(|(before, after)| after.since(&before, measured.answered)),
         failures: measured.failures,
         settled_seconds: verdict.settled_seconds,
         news: verdict.news,
-        violations: verdict.violations,
+        violations,
     })
 }

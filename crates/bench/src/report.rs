@@ -28,7 +28,7 @@ pub(crate) struct Report {
     /// Calls a second whose work came to its end, where the answer is not the end: orders whose stock was allocated.
     pub(crate) finished_per_second: Option<f64>,
     /// Of calls that were answered, from when they were due.
-    pub(crate) latency: Summary,
+    pub(crate) latency: Option<Summary>,
     /// Calls that were not answered.
     pub(crate) failures: Vec<Failures>,
     /// What the servers have used, if they could be asked.
@@ -42,6 +42,16 @@ pub(crate) struct Report {
 }
 
 impl Report {
+    /// Calls that were not answered.
+    pub(crate) fn failed(&self) -> u64 {
+        self.failures.iter().map(|failure| failure.count).sum()
+    }
+
+    /// A latency, if it is known.
+    pub(crate) fn latency(&self, quantile: fn(&Summary) -> Option<f64>) -> Option<f64> {
+        self.latency.as_ref().and_then(quantile)
+    }
+
     /// Whether the answers were right.
     pub(crate) fn is_right(&self) -> bool {
         self.violations.is_empty()
@@ -57,24 +67,30 @@ impl Report {
         if let Some(finished) = self.finished_per_second {
             row("brought to their end", format!("{finished:.1}/s"));
         }
-        row("latency p50 p90 p99 p99.9 max", quantiles(&self.latency));
+        if let Some(latency) = &self.latency {
+            row("latency p50 p90 p99 p99.9 max", quantiles(latency));
+        }
         if let Some(news) = &self.news {
-            row("known p50 p90 p99 p99.9 max", quantiles(&news.latency));
+            if let Some(latency) = &news.latency {
+                row("known p50 p90 p99 p99.9 max", quantiles(latency));
+            }
             row("known to readers", format!("{} changes by {} messages", news.known, news.messages));
         }
         for Failures { code, reason, count } in &self.failures {
             row("failed", format!("{count}  {code} {reason}"));
         }
         if let Some(cost) = &self.cost {
-            row("server CPU per 1,000 calls", format!("{:.4} s", cost.cpu_seconds_per_1000));
-            let (grown, resident) = (cost.grown_bytes_per_1000 / 1_024.0, cost.resident_bytes / 1_048_576.0);
-            row("server memory", format!("{grown:+.1} KiB per 1,000 calls, {resident:.1} MiB at the end"));
+            if let Some((cpu, grown)) = cost.cpu_seconds_per_1000.zip(cost.grown_bytes_per_1000) {
+                row("server CPU per 1,000 calls", format!("{cpu:.4} s"));
+                row("server memory per 1,000 calls", format!("{:+.1} KiB", grown / 1_024.0));
+            }
+            row("server memory at the end", format!("{:.1} MiB", cost.resident_bytes / 1_048_576.0));
         }
         if let Some(seconds) = self.settled_seconds {
             row("work after the last answer", format!("{seconds:.2} s"));
         }
         match self.violations.as_slice() {
-            [] => row("checked", "all is right".to_owned()),
+            [] => row("checked", "what was answered is right".to_owned()),
             violations => violations.iter().for_each(|violation| row("WRONG", violation.clone())),
         }
         text
@@ -82,7 +98,9 @@ impl Report {
 }
 
 fn quantiles(of: &Summary) -> String {
-    [of.p50_us, of.p90_us, of.p99_us, of.p999_us, of.max_us].map(milliseconds).join("  ")
+    let known = |quantile: Option<f64>| quantile.map_or_else(|| "–".to_owned(), milliseconds);
+    let all = [of.p50_us, of.p90_us, of.p99_us, of.p999_us, Some(of.max_us)].map(known).join("  ");
+    format!("{all}  (of {})", of.count)
 }
 
 impl std::fmt::Display for Pace {
@@ -133,7 +151,13 @@ mod tests {
             answered: 12_345,
             per_second: 1_234.5,
             finished_per_second: Some(1_200.0),
-            latency: Summary { p50_us: 1_500.0, p99_us: 25_000.0, max_us: 2e6, ..Summary::default() },
+            latency: Some(Summary {
+                count: 2_000,
+                p50_us: Some(1_500.0),
+                p99_us: Some(25_000.0),
+                max_us: 2e6,
+                ..Summary::default()
+            }),
             failures: vec![Failures { code: "UNAVAILABLE".into(), reason: "LOAD_SHED".into(), count: 20 }],
             cost: None,
             settled_seconds: None,
@@ -141,9 +165,11 @@ mod tests {
             violations: vec!["3 units are still held".to_owned()],
         };
         let table = report.table();
-        for part in ["1234.5/s", "1200.0/s", "1.500 ms", "25.0 ms", "2000 ms", "20  UNAVAILABLE LOAD_SHED", "WRONG"] {
+        for part in ["1234.5/s", "1200.0/s", "1.500 ms", "25.0 ms  –  2000 ms  (of 2000)", "20  UNAVAILABLE LOAD_SHED"]
+        {
             assert!(table.contains(part), "{part}: {table}");
         }
+        assert!(table.contains("WRONG") && report.failed() == 20);
         assert!(!report.is_right());
     }
 }

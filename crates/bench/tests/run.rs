@@ -37,8 +37,8 @@ async fn orders_are_placed_measured_and_found_again() {
     assert_eq!(report["failures"], Value::Array(Vec::new()));
     assert!(report["answered"].as_u64().expect("a number") > 0, "{report}");
     let latency = |name: &str| report["latency"][name].as_f64().expect("a number");
-    assert!(latency("p50_us") > 0.0 && latency("p50_us") <= latency("p99_us"), "{report}");
-    assert!(latency("p99_us") <= latency("max_us"), "{report}");
+    assert!(latency("p50_us") > 0.0 && latency("p50_us") <= latency("max_us"), "{report}");
+    assert!(latency("count") > 0.0, "{report}");
     suite.assert_invariants().await;
     suite.stop().await;
 }

@@ -12,7 +12,7 @@ use sqlx::{Database, Decode, Encode, Executor, FromRow, IntoArguments, PgPool, S
 use tonic::Status;
 
 use crate::dice::{Dice, Spread};
-use crate::load::Calls;
+use crate::load::{CallError, Calls};
 use crate::scenario::{Scenario, Verdict};
 
 /// Nobody buys so much.
@@ -192,7 +192,7 @@ where
 }
 
 impl Calls for PlainOrders {
-    async fn call(&self, nth: u64) -> Result<(), Status> {
+    async fn call(&self, nth: u64) -> Result<(), CallError> {
         match self.place(nth).await {
             Ok(()) => {
                 self.acknowledged.fetch_add(1, Ordering::Relaxed);
@@ -200,7 +200,7 @@ impl Calls for PlainOrders {
             }
             Err(error) => {
                 self.unknown.fetch_add(1, Ordering::Relaxed);
-                Err(Status::internal(error.to_string()))
+                Err(Status::internal(error.to_string()).into())
             }
         }
     }

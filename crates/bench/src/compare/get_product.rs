@@ -8,9 +8,10 @@ use crate::args::Dress;
 use crate::baseline::echo;
 use crate::dice::Dice;
 use crate::market::Market;
+use crate::report::Report;
 use crate::rig::Form;
 use crate::scenario::GetProduct;
-use crate::stats::ratio;
+use crate::stats::{ratio, ratio_of};
 
 pub(super) async fn compare(bench: &Bench<'_>) -> anyhow::Result<(Vec<Pairs>, Vec<Goal>)> {
     let (shape, load) = (&bench.args.shape, &bench.args.load);
@@ -30,7 +31,7 @@ pub(super) async fn compare(bench: &Bench<'_>) -> anyhow::Result<(Vec<Pairs>, Ve
     let pairs = bench.in_turn(&rig, ours, bare, &load.closed()).await?;
     rig.stop().await;
     let throughput = pairs.each(|ours, bare| ratio(ours.per_second, bare.per_second));
-    let p99 = pairs.each(|ours, bare| ratio(ours.latency.p99_us, bare.latency.p99_us));
+    let p99 = pairs.each(|ours, bare| ratio_of(p99(ours), p99(bare)));
     let in_flight = load.in_flight;
     let goals = vec![
         Goal::new(
@@ -41,4 +42,8 @@ pub(super) async fn compare(bench: &Bench<'_>) -> anyhow::Result<(Vec<Pairs>, Ve
         Goal::new(format!("GetProduct over bare tonic, {in_flight} in flight, p99"), p99, Bound::AtMost(1.5)),
     ];
     Ok((vec![pairs], goals))
+}
+
+fn p99(report: &Report) -> Option<f64> {
+    report.latency(|latency| latency.p99_us)
 }

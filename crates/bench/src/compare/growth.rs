@@ -16,7 +16,7 @@ use crate::market::{Market, Size};
 use crate::report::Report;
 use crate::rig::{Form, Rig};
 use crate::scenario::{GetProduct, IdleStreams, PlaceOrder};
-use crate::stats::{median, ratio};
+use crate::stats::{median, ratio, ratio_of};
 
 const TIMES: usize = 10;
 /// Idle connections, each of which has one stream.
@@ -65,7 +65,7 @@ pub(super) async fn compare(bench: &Bench<'_>) -> anyhow::Result<(Vec<Pairs>, Ve
     Ok((vec![before, with_products, with_orders, with_streams], goals))
 }
 
-fn ratios(after: &[Report], before: &[Report], number: fn(&Report) -> f64) -> Vec<f64> {
+fn ratios(after: &[Report], before: &[Report], number: fn(&Report) -> f64) -> Vec<Option<f64>> {
     after.iter().zip(before).map(|(after, before)| ratio(number(after), number(before))).collect()
 }
 
@@ -94,12 +94,16 @@ impl Calls {
 
 /// Places so many orders more; how long that takes is guessed from the stage before.
 async fn place(bench: &Bench<'_>, calls: &Calls, many: usize, stage: &Pairs) -> anyhow::Result<()> {
-    let rate = median(&stage.ours.iter().map(finished).collect::<Vec<_>>()).unwrap_or_default().max(1.0);
+    let rate = median(&stage.ours.iter().map(|report| Some(finished(report))).collect::<Vec<_>>())
+        .unwrap_or_default()
+        .max(1.0);
     let window = Duration::from_secs_f64(as_f64(many) / rate);
     let plan = Plan { warm_up: Duration::ZERO, window, ..bench.args.load.closed() };
     let live = Arc::default();
     let _following = bench.progress.follow("placing ten times the orders", &plan, Arc::clone(&live));
-    load::run(&plan, calls.orders.clone(), live, async || Ok(())).await?;
+    let ran = load::run(&plan, calls.orders.clone(), live, async || Ok(())).await?;
+    let violations = ran.measured.violations();
+    anyhow::ensure!(violations.is_empty(), "while ten times the orders were placed: {}", violations.join(", "));
     Ok(())
 }
 
@@ -112,13 +116,13 @@ async fn open(bench: &Bench<'_>, rig: &Rig, sku: &str) -> anyhow::Result<(Vec<Id
         let before = used(&rig.meters).await?;
         idle.push(IdleStreams::open(&souk, sku, many).await?);
         let after = used(&rig.meters).await?;
-        let bytes = before.zip(after).map_or(f64::NAN, |(before, after)| after.since(&before, 0).grown_bytes);
-        grown.push(bytes / 1_024.0 / as_f64(many));
+        let bytes = before.zip(after).map(|(before, after)| after.since(&before, 0).grown_bytes);
+        grown.push(bytes.map(|bytes| bytes / 1_024.0 / as_f64(many)));
     }
     let goals = vec![
         Goal::new(
             "memory of an idle stream, the second half over the first",
-            vec![ratio(grown[2], grown[1])],
+            vec![ratio_of(grown[2], grown[1])],
             Bound::AtMost(LINEAR),
         ),
         Goal::new("memory of an idle connection with a stream, KiB", vec![grown[0]], Bound::None),

@@ -8,9 +8,10 @@ use super::{Bench, Pairs, Side};
 use crate::baseline::commits::Commits;
 use crate::load::Pace;
 use crate::market::Market;
+use crate::report::Report;
 use crate::rig::{Form, Rig};
 use crate::scenario::PlaceOrder;
-use crate::stats::ratio;
+use crate::stats::ratio_of;
 
 /// The hold of the stock, and the order. What follows the answer is nobody's wait.
 const COMMITS: u32 = 2;
@@ -21,12 +22,16 @@ pub(super) async fn compare(bench: &Bench<'_>) -> anyhow::Result<(Vec<Pairs>, Ve
         let rig = bench.rig(form).await?;
         let pairs = on(bench, &rig, form).await?;
         rig.stop().await;
-        let ratios = pairs.each(|ours, commits| ratio(ours.latency.p50_us, commits.latency.p50_us));
+        let ratios = pairs.each(|ours, commits| ratio_of(p50(ours), p50(commits)));
         let what = format!("one order at a time over its {COMMITS} durable commits, {form:?}, p50");
         goals.push(Goal::new(what, ratios, Bound::AtMost(1.3)));
         all.push(pairs);
     }
     Ok((all, goals))
+}
+
+fn p50(report: &Report) -> Option<f64> {
+    report.latency(|latency| latency.p50_us)
 }
 
 async fn on(bench: &Bench<'_>, rig: &Rig, form: Form) -> anyhow::Result<Pairs> {

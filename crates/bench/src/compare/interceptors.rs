@@ -31,7 +31,7 @@ pub(super) async fn compare(bench: &Bench<'_>) -> anyhow::Result<(Vec<Pairs>, Ve
     }
     drop((bare, stack, whole)); // they would miss the keys
     rig.stop().await;
-    let more = |pairs: &Pairs| pairs.each(|ours, bare| cpu_micros(ours) - cpu_micros(bare));
+    let more = |pairs: &Pairs| pairs.each(|ours, bare| Some(cpu_micros(ours)? - cpu_micros(bare)?));
     let goals = vec![
         Goal::new("CPU of the interceptors over bare tonic, µs a call", more(&of_stack), Bound::AtMost(10.0)),
         Goal::new("CPU of interceptors and server over bare tonic, µs a call", more(&of_whole), Bound::None),
@@ -72,6 +72,6 @@ impl Dressed {
     }
 }
 
-fn cpu_micros(report: &Report) -> f64 {
-    report.cost.map_or(f64::NAN, |cost| cost.cpu_seconds_per_1000 * 1_000.0)
+fn cpu_micros(report: &Report) -> Option<f64> {
+    Some(report.cost?.cpu_seconds_per_1000? * 1_000.0)
 }

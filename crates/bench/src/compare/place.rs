@@ -98,7 +98,9 @@ impl Place {
         let what = format!("orders over plain transactions, {spread}, {in_flight} in flight");
         let done = pairs.each(|ours, plain| ratio(finished(ours), plain.per_second));
         let told = pairs.each(|ours, plain| ratio(ours.per_second, plain.per_second));
-        let rates = |reports: &[Report]| median(&reports.iter().map(finished).collect::<Vec<_>>()).unwrap_or_default();
+        let rates = |reports: &[Report]| {
+            median(&reports.iter().map(|report| Some(finished(report))).collect::<Vec<_>>()).unwrap_or_default()
+        };
         let (ours, plain) = (rates(&pairs.ours), rates(&pairs.baseline));
         vec![
             Goal::new(format!("{what} ({ours:.0}/s over {plain:.0}/s)"), done, Bound::AtLeast(least)),

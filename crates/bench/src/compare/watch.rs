@@ -11,7 +11,7 @@ use crate::market::{Market, Size};
 use crate::report::Report;
 use crate::rig::{Form, Rig};
 use crate::scenario::{Audience, Watch};
-use crate::stats::ratio;
+use crate::stats::{ratio, ratio_of};
 
 const STREAMS: usize = 5_000;
 const SLOW: usize = STREAMS / 20;
@@ -34,9 +34,9 @@ pub(super) async fn compare(bench: &Bench<'_>) -> anyhow::Result<(Vec<Pairs>, Ve
     }
     rig.stop().await;
     let rates = pairs.each(|with, _| ratio(with.per_second, CHANGES_PER_SECOND));
-    let slowed = pairs.each(|with, without| ratio(news_p99(with), news_p99(without)));
-    let memory = pairs.each(|with, without| ratio(resident(with), resident(without)));
-    let known = pairs.baseline.iter().map(|report| news_p99(report) / 1_000.0).collect();
+    let slowed = pairs.each(|with, without| ratio_of(news_p99(with), news_p99(without)));
+    let memory = pairs.each(|with, without| ratio_of(resident(with), resident(without)));
+    let known = pairs.baseline.iter().map(|report| Some(news_p99(report)? / 1_000.0)).collect();
     let goals = vec![
         Goal::new("changes acknowledged, of 100 a second", rates, Bound::AtLeast(ACKNOWLEDGED)),
         Goal::new("p99 of news, with readers who do not read over without", slowed, Bound::AtMost(SLOWED)),
@@ -48,7 +48,7 @@ pub(super) async fn compare(bench: &Bench<'_>) -> anyhow::Result<(Vec<Pairs>, Ve
 }
 
 /// Opens the streams, changes the stock, closes them. What they have taken of the servers' memory, in KiB for each stream.
-async fn watch(bench: &Bench<'_>, rig: &Rig, slow: usize) -> anyhow::Result<(Report, f64)> {
+async fn watch(bench: &Bench<'_>, rig: &Rig, slow: usize) -> anyhow::Result<(Report, Option<f64>)> {
     let market = Market::prepare(&rig.souk, Size { products: 1, customers: 0 }, &bench.progress).await?;
     let before = used(&rig.meters).await?;
     let audience = Audience { streams: STREAMS, slow };
@@ -56,13 +56,13 @@ async fn watch(bench: &Bench<'_>, rig: &Rig, slow: usize) -> anyhow::Result<(Rep
     let opened = before.zip(used(&rig.meters).await?).map(|(before, now)| now.since(&before, 0).grown_bytes);
     let plan = bench.args.load.plan(Pace::PerSecond(CHANGES_PER_SECOND));
     let report = bench.ours(rig, &Side { scenario: &watch, meters: &rig.meters }, &plan).await?;
-    Ok((report, opened.unwrap_or(f64::NAN) / 1_024.0 / crate::dice::as_f64(STREAMS)))
+    Ok((report, opened.map(|bytes| bytes / 1_024.0 / crate::dice::as_f64(STREAMS))))
 }
 
-fn news_p99(report: &Report) -> f64 {
-    report.news.map_or(f64::NAN, |news| news.latency.p99_us)
+fn news_p99(report: &Report) -> Option<f64> {
+    report.news?.latency?.p99_us
 }
 
-fn resident(report: &Report) -> f64 {
-    report.cost.map_or(f64::NAN, |cost| cost.resident_bytes)
+fn resident(report: &Report) -> Option<f64> {
+    Some(report.cost?.resident_bytes)
 }

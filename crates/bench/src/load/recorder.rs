@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use souk_proto_common::failure::reason_of;
-use tonic::{Code, Status};
+use tonic::Code;
 
+use super::CallError;
 use crate::stats::Latencies;
 
 /// Callers rarely meet at one lock.
@@ -25,6 +26,7 @@ struct Shard {
     latencies: Latencies,
     answered: u64,
     failures: BTreeMap<(String, String), u64>,
+    wrong: BTreeMap<&'static str, u64>,
 }
 
 /// What became of the calls that were due within the window.
@@ -37,6 +39,8 @@ pub(crate) struct Measured {
     pub(crate) answered: u64,
     /// Of the others, most frequent first.
     pub(crate) failures: Vec<Failures>,
+    /// Answers that were wrong, by what was, whenever they came.
+    pub(crate) wrong: BTreeMap<&'static str, u64>,
     /// The window.
     pub(crate) window: Duration,
 }
@@ -62,14 +66,18 @@ impl Recorder {
         self.to
     }
 
-    pub(super) fn record(&self, nth: u64, due: Instant, latency: Duration, failure: Option<&Status>) {
+    pub(super) fn record(&self, nth: u64, due: Instant, latency: Duration, failure: Option<&CallError>) {
         let answered_at = due + latency;
         if failure.is_none() && (self.from..self.to).contains(&answered_at) {
             self.shard(nth).answered += 1;
         }
+        if let Some(CallError::Wrong(what)) = failure {
+            *self.shard(nth).wrong.entry(what).or_default() += 1;
+        }
         self.in_shard(nth, due, |shard| match failure {
             None => shard.latencies.record(latency),
-            Some(status) => {
+            Some(CallError::Wrong(_)) => {}
+            Some(CallError::Failed(status)) => {
                 let reason = reason_of(status).map(|reason| reason.wire_name().to_owned());
                 shard.failed(code_name(status.code()), reason.unwrap_or_default());
             }
@@ -95,6 +103,7 @@ impl Recorder {
     pub(super) fn measured(&self) -> Measured {
         let (mut latencies, mut answered) = (Latencies::default(), 0);
         let mut counts: BTreeMap<(String, String), u64> = BTreeMap::new();
+        let mut wrong: BTreeMap<&'static str, u64> = BTreeMap::new();
         for shard in &self.shards {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             latencies.add(&shard.latencies);
@@ -102,11 +111,14 @@ impl Recorder {
             for (kind, count) in &shard.failures {
                 *counts.entry(kind.clone()).or_default() += count;
             }
+            for (what, count) in &shard.wrong {
+                *wrong.entry(what).or_default() += count;
+            }
         }
         let mut failures: Vec<Failures> =
             counts.into_iter().map(|((code, reason), count)| Failures { code, reason, count }).collect();
         failures.sort_by_key(|failure| std::cmp::Reverse(failure.count));
-        Measured { latencies, answered, failures, window: self.to - self.from }
+        Measured { latencies, answered, failures, wrong, window: self.to - self.from }
     }
 }
 
@@ -117,6 +129,13 @@ impl Shard {
 }
 
 impl Measured {
+    /// What the answers alone show to be wrong; that there were none is.
+    pub(crate) fn violations(&self) -> Vec<String> {
+        let wrong = self.wrong.iter().map(|(what, count)| format!("{count} wrong answers: {what}"));
+        let nothing = (self.latencies.count() == 0).then(|| "nothing was answered".to_owned());
+        wrong.chain(nothing).collect()
+    }
+
     /// Answers that came within the window, a second.
     #[expect(clippy::cast_precision_loss, reason = "a run has far less than 2^52 calls")]
     pub(crate) fn per_second(&self) -> f64 {

@@ -1,11 +1,10 @@
 //! GetProduct, by customers whose tokens are known: the shortest way through the whole stack.
 
 use souk_proto_inventory::v1::GetProductRequest;
-use tonic::Status;
 
 use super::Scenario;
 use crate::dice::Dice;
-use crate::load::Calls;
+use crate::load::{CallError, Calls};
 use crate::market::Market;
 use crate::souk::{Souk, index};
 
@@ -19,14 +18,14 @@ pub(crate) struct GetProduct {
 }
 
 impl Calls for GetProduct {
-    async fn call(&self, nth: u64) -> Result<(), Status> {
+    async fn call(&self, nth: u64) -> Result<(), CallError> {
         let sku = &self.market.skus[self.dice.throw(nth, 0)];
         let customer = &self.market.customers[index(nth, self.market.customers.len())];
         let request = self.souk.request(Some(&customer.token), GetProductRequest { sku: sku.clone() });
         let answer = self.souk.catalog(nth).get_product(request).await?.into_inner();
         match answer.product {
             Some(product) if product.sku == *sku && product.price.is_some() => Ok(()),
-            _ => Err(Status::data_loss("the answer is about something else")),
+            _ => Err(CallError::Wrong("the answer is about something else")),
         }
     }
 }

@@ -1,10 +1,9 @@
 //! GetUser: everybody reads themselves.
 
 use souk_proto_user::v1::GetUserRequest;
-use tonic::Status;
 
 use super::Scenario;
-use crate::load::Calls;
+use crate::load::{CallError, Calls};
 use crate::market::Market;
 use crate::souk::{Souk, index};
 
@@ -15,13 +14,13 @@ pub(crate) struct GetUser {
 }
 
 impl Calls for GetUser {
-    async fn call(&self, nth: u64) -> Result<(), Status> {
+    async fn call(&self, nth: u64) -> Result<(), CallError> {
         let customer = &self.market.customers[index(nth, self.market.customers.len())];
         let request = GetUserRequest { user_id: customer.user_id.clone() };
         let answer = self.souk.users(nth).get_user(self.souk.request(Some(&customer.token), request)).await?;
         match answer.into_inner().user {
             Some(user) if user.user_id == customer.user_id => Ok(()),
-            _ => Err(Status::data_loss("the answer is about somebody else")),
+            _ => Err(CallError::Wrong("the answer is about somebody else")),
         }
     }
 }

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use anyhow::Context;
 use futures::{StreamExt, TryStreamExt, stream};
 use souk_proto_order::v1::ListOrdersRequest;
-use tonic::Status;
 
 use super::{PlaceOrder, Scenario, Verdict};
-use crate::load::Calls;
+use crate::load::{CallError, Calls};
 use crate::progress::Progress;
 use crate::souk::index;
 
@@ -38,7 +37,7 @@ impl ListOrders {
 }
 
 impl Calls for ListOrders {
-    async fn call(&self, nth: u64) -> Result<(), Status> {
+    async fn call(&self, nth: u64) -> Result<(), CallError> {
         let (souk, customers) = (&self.orders.souk, &self.orders.market.customers);
         let customer = &customers[index(nth, customers.len())];
         let page_size = i32::try_from(PAGE).unwrap_or(i32::MAX);
@@ -48,7 +47,7 @@ impl Calls for ListOrders {
         if orders.len() == PAGE && orders.iter().all(|order| order.owner_id == customer.user_id) {
             Ok(())
         } else {
-            Err(Status::data_loss("the page is not full, or has somebody else's orders"))
+            Err(CallError::Wrong("the page is not full, or has somebody else's orders"))
         }
     }
 }

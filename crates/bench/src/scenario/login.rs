@@ -1,10 +1,9 @@
 //! Login: a password is verified, which is slow on purpose, and a session begins.
 
 use souk_proto_user::v1::LoginRequest;
-use tonic::Status;
 
 use super::Scenario;
-use crate::load::Calls;
+use crate::load::{CallError, Calls};
 use crate::market::Market;
 use crate::souk::{Souk, index};
 
@@ -15,13 +14,13 @@ pub(crate) struct Login {
 }
 
 impl Calls for Login {
-    async fn call(&self, nth: u64) -> Result<(), Status> {
+    async fn call(&self, nth: u64) -> Result<(), CallError> {
         let customer = &self.market.customers[index(nth, self.market.customers.len())];
         let request = LoginRequest { email: customer.email.clone(), password: self.market.password.clone() };
         let answer = self.souk.auth(nth).login(self.souk.request(None, request)).await?.into_inner();
         match (answer.user, answer.tokens) {
             (Some(user), Some(_)) if user.user_id == customer.user_id => Ok(()),
-            _ => Err(Status::data_loss("somebody else was logged in")),
+            _ => Err(CallError::Wrong("somebody else was logged in")),
         }
     }
 }

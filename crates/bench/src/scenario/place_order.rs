@@ -10,11 +10,10 @@ use souk_interceptors::client::{Outcome, outcome};
 use souk_proto_inventory::v1::StockLevel;
 use souk_proto_order::v1::{ListOrdersRequest, ListOrdersResponse, Order, OrderItem, OrderState, PlaceOrderRequest};
 use souk_testkit::shop::new_id;
-use tonic::Status;
 
 use super::{Scenario, Verdict};
 use crate::dice::{Dice, Spread};
-use crate::load::Calls;
+use crate::load::{CallError, Calls};
 use crate::market::{Customer, Market};
 use crate::souk::{Souk, index, patiently};
 
@@ -159,7 +158,7 @@ impl PlaceOrder {
 }
 
 impl Calls for PlaceOrder {
-    async fn call(&self, nth: u64) -> Result<(), Status> {
+    async fn call(&self, nth: u64) -> Result<(), CallError> {
         let customer = index(nth, self.market.customers.len());
         let skus = self.dice.throw_different(nth, self.lines);
         let item = |sku: usize| OrderItem { sku: self.market.skus[sku].clone(), quantity: 1 };
@@ -168,7 +167,7 @@ impl Calls for PlaceOrder {
         let request = self.souk.request(Some(&self.market.customers[customer].token), order);
         match self.souk.orders(nth).place_order(request).await {
             Ok(answer) => {
-                let order = answer.into_inner().order.ok_or_else(|| Status::data_loss("no order in the answer"))?;
+                let order = answer.into_inner().order.ok_or_else(|| CallError::Wrong("no order in the answer"))?;
                 self.acknowledged[customer].lock().unwrap_or_else(PoisonError::into_inner).push(order.order_id);
                 Ok(())
             }
@@ -176,7 +175,7 @@ impl Calls for PlaceOrder {
                 if outcome(&status) == Outcome::Unknown {
                     self.unknown.fetch_add(1, Ordering::Relaxed);
                 }
-                Err(status)
+                Err(status.into())
             }
         }
     }

@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use tonic::Status;
-
 use super::{GetProduct, GetUser, ListOrders, PlaceOrder, Scenario, Verdict};
 use crate::dice::{Dice, Spread};
-use crate::load::Calls;
+use crate::load::{CallError, Calls};
 
 /// Calls of a hundred.
 const LOOK: usize = 75;
@@ -37,7 +35,7 @@ impl Shop {
 }
 
 impl Calls for Shop {
-    async fn call(&self, nth: u64) -> Result<(), Status> {
+    async fn call(&self, nth: u64) -> Result<(), CallError> {
         match self.mixture.throw(nth, 0) {
             chance if chance < LOOK => self.look.call(nth).await,
             chance if chance < LOOK + WHO_AM_I => self.who_am_i.call(nth).await,

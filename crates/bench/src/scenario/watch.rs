@@ -15,7 +15,7 @@ use tonic::{Status, Streaming};
 
 use self::readers::Readers;
 use super::{Scenario, Verdict};
-use crate::load::Calls;
+use crate::load::{CallError, Calls};
 use crate::progress::Progress;
 use crate::souk::{Souk, patiently};
 
@@ -62,7 +62,7 @@ impl Watch {
 }
 
 impl Calls for Watch {
-    async fn call(&self, nth: u64) -> Result<(), Status> {
+    async fn call(&self, nth: u64) -> Result<(), CallError> {
         let request = ReceiveRequest {
             request_id: new_id(),
             sku: self.sku.clone(),
@@ -73,7 +73,7 @@ impl Calls for Watch {
         let admin = self.souk.admin().map_err(|error| Status::unauthenticated(error.to_string()))?;
         let began = Instant::now();
         let answer = self.souk.stock(nth).receive(self.souk.request(Some(admin), request)).await?.into_inner();
-        let level = answer.level.ok_or_else(|| Status::data_loss("no level in the answer"))?;
+        let level = answer.level.ok_or_else(|| CallError::Wrong("no level in the answer"))?;
         self.readers.board.changed(level.version, began);
         Ok(())
     }

@@ -47,7 +47,7 @@ pub(super) struct Board {
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct News {
     /// From the beginning of a change until a reader knew of it, or of a newer one; for each change and each reader.
-    pub(crate) latency: Summary,
+    pub(crate) latency: Option<Summary>,
     /// Changes that became known, each counted for each reader.
     pub(crate) known: u64,
     /// Messages that said so: fewer, where several changes were told as one.
