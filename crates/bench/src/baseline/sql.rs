@@ -35,8 +35,9 @@ pub(super) enum Pool {
 impl Pool {
     /// A database of PostgreSQL, with so many connections, all of which stay.
     pub(super) async fn postgres(url: &str, connections: u32) -> Result<Self, sqlx::Error> {
+        // Neither of them asks a connection whether it lives before each use: Souk does not.
         let pool = PgPoolOptions::new().max_connections(connections).min_connections(connections);
-        Ok(Self::Postgres(pool.connect(url).await?))
+        Ok(Self::Postgres(pool.test_before_acquire(false).connect(url).await?))
     }
 
     /// A new file, with the settings under which Souk writes: WAL, every commit on the disk, one writer.
@@ -46,7 +47,8 @@ impl Pool {
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full);
-        Ok(Self::Sqlite(SqlitePoolOptions::new().max_connections(1).connect_with(options).await?))
+        let pool = SqlitePoolOptions::new().max_connections(1).test_before_acquire(false);
+        Ok(Self::Sqlite(pool.connect_with(options).await?))
     }
 
     /// Its name, as people know it.
