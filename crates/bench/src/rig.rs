@@ -73,7 +73,9 @@ impl Rig {
         }
         // Names of settings are static there; these few live as long as the process.
         let settings = settings(config).into_iter().map(|(name, value)| (&*name.leak(), value)).collect();
-        let cluster = ClusterConfig { replicas: [1, 1, 1], settings, own_postgres: true, binaries: Some(binaries) };
+        let binaries = Some(binaries);
+        let own = ClusterConfig { own_postgres: true, binaries, ..ClusterConfig::default() };
+        let cluster = ClusterConfig { replicas: [1, 1, 1], settings, ..own };
         let cluster = Box::new(Box::pin(Cluster::start_with(cluster)).await);
         let services = [&cluster.user, &cluster.order, &cluster.inventory];
         let [user, order, inventory] = services.map(|service| service.addresses()[0].to_string());

@@ -37,6 +37,8 @@ pub struct ClusterConfig {
     /// Settings beside those that the cluster itself makes: flag and value. A service takes those that begin with its name, and those of
     /// `process` and `bus`.
     pub settings: Vec<(&'static str, String)>,
+    /// More of them, whose names are known only now. They stand in place of all others of the same name.
+    pub more_settings: Vec<(String, String)>,
     /// On a PostgreSQL of its own, to be stopped: [`Cluster::postgres`].
     pub own_postgres: bool,
     /// The folder of the services' binaries; none: they lie where the test's own does.
@@ -45,7 +47,13 @@ pub struct ClusterConfig {
 
 impl Default for ClusterConfig {
     fn default() -> Self {
-        Self { replicas: [2, 2, 3], settings: Vec::new(), own_postgres: false, binaries: None }
+        Self {
+            replicas: [2, 2, 3],
+            settings: Vec::new(),
+            more_settings: Vec::new(),
+            own_postgres: false,
+            binaries: None,
+        }
     }
 }
 
@@ -216,7 +224,11 @@ impl Drop for Cluster {
 impl Service {
     fn configure(&mut self, own: &[(&str, String)], config: &ClusterConfig) {
         let database = self.database.url.expose().to_owned();
-        let mut set = |name: &str, value: &str| self.arguments.push(format!("--{name}={value}"));
+        let mut set = |name: &str, value: &str| {
+            if !config.more_settings.iter().any(|(more, _)| more == name) {
+                self.arguments.push(format!("--{name}={value}"));
+            }
+        };
         set(&format!("{}.database.url", self.name), &database);
         if !self.database.unsafe_allow.is_empty() {
             set(&format!("{}.database.unsafe_allow", self.name), "[fsync, full_page_writes]");
@@ -224,12 +236,12 @@ impl Service {
         for (name, value) in own {
             set(name, value);
         }
-        for (name, value) in &config.settings {
-            let section = name.split('.').next().unwrap_or_default();
-            if [self.name, "process", "bus"].contains(&section) {
-                set(name, value);
-            }
+        let takes = |name: &str| [self.name, "process", "bus"].contains(&name.split('.').next().unwrap_or_default());
+        for (name, value) in config.settings.iter().filter(|(name, _)| takes(name)) {
+            set(name, value);
         }
+        let more = config.more_settings.iter().filter(|(name, _)| takes(name));
+        self.arguments.extend(more.map(|(name, value)| format!("--{name}={value}")));
     }
 
     /// Starts a replica that does not run; it begins where it was.

@@ -1,5 +1,6 @@
 //! The real binary of the suite as a process of its own, to be killed and stopped.
 
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -14,7 +15,10 @@ use crate::shop::{Client, Person, Shop, plain_channel};
 /// So many commands are shown at the start.
 const COMMANDS: usize = 3;
 
-/// The suite, on free ports, with the demonstration's data.
+/// What a plain start logs, in its folder.
+const LOG: &str = "souk.log";
+
+/// The suite, on free ports.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -26,24 +30,38 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `binary` on what is in `folder`; it kills itself at `failpoint`.
+    /// Starts `binary` with the demonstration's data on what is in `folder`; it kills itself at `failpoint`.
     pub fn start(binary: &str, folder: &Path, failpoint: Option<&str>, settings: &[&str]) -> Self {
         let mut command = Command::new(binary);
-        command.current_dir(folder).arg("--demo").stdout(Stdio::piped()).stderr(Stdio::null());
-        for service in ["user", "order", "inventory"] {
-            command.args([format!("--{service}.server.listen"), "127.0.0.1:0".to_owned()]);
-        }
-        command.args(["--process.admin.listen", "127.0.0.1:0", "--inventory.limits.sweep_interval_ms", "200"]);
-        command.args(settings);
+        command.args(["--demo", "--inventory.limits.sweep_interval_ms", "200"]).args(settings).stderr(Stdio::null());
         if let Some(failpoint) = failpoint {
             command.env("SOUK_FAILPOINT", failpoint);
         }
+        Self::spawn(command, folder)
+    }
+
+    /// Starts `binary` on what is in `folder` as it ships, but for these settings: name and value.
+    pub fn start_plain(binary: &Path, folder: &Path, settings: &[(String, String)]) -> Self {
+        let log = File::create(folder.join(LOG)).expect("a log file can be made");
+        let mut command = Command::new(binary);
+        command.args(settings.iter().map(|(name, value)| format!("--{name}={value}"))).stderr(log);
+        Self::spawn(command, folder)
+    }
+
+    fn spawn(mut command: Command, folder: &Path) -> Self {
+        command.current_dir(folder).stdout(Stdio::piped());
+        for service in ["user", "order", "inventory"] {
+            command.args([format!("--{service}.server.listen"), "127.0.0.1:0".to_owned()]);
+        }
+        command.args(["--process.admin.listen", "127.0.0.1:0"]);
         let mut child = command.spawn().expect("the binary runs");
         let output = child.stdout.take().expect("its output is a pipe");
         let mut lines = BufReader::new(output).lines().map(|line| line.expect("its output is text"));
         let mut administrator = None;
         let line = loop {
-            let line = lines.next().expect("it starts");
+            let Some(line) = lines.next() else {
+                panic!("Souk does not start:\n{}", fs::read_to_string(folder.join(LOG)).unwrap_or_default());
+            };
             if line.starts_with("Souk listens") {
                 break line;
             }

@@ -4,8 +4,8 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use souk_db::DbConfig;
 use tempfile::TempDir;
@@ -156,6 +156,25 @@ impl Server {
         let all = std::iter::once(id.as_str()).chain(children.split_whitespace());
         let arguments: Vec<&OsStr> = std::iter::once(signal).chain(all).map(OsStr::new).collect();
         run("kill", &arguments);
+    }
+}
+
+/// So long it may take to leave nothing behind.
+const LEAVING: Duration = Duration::from_secs(5);
+
+impl Drop for Server {
+    /// It gives its shared memory back, for which it must not be killed; what it has on disk is thrown away, so it need not write it.
+    fn drop(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        let Some(id) = child.id() else { return };
+        let told = Command::new("kill").args(["-QUIT", &id.to_string()]).stderr(Stdio::null()).status();
+        let began = Instant::now();
+        while told.as_ref().is_ok_and(ExitStatus::success)
+            && matches!(child.try_wait(), Ok(None))
+            && began.elapsed() < LEAVING
+        {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 
