@@ -258,8 +258,19 @@ pub(crate) struct Compare {
     pub(crate) output: Output,
 }
 
+/// Whose settings there are.
+const SECTIONS: [&str; 5] = ["user", "order", "inventory", "process", "bus"];
+
 fn setting(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("must be NAME=VALUE")?;
+    let (section, rest) = name.split_once('.').unwrap_or((name, ""));
+    if !SECTIONS.contains(&section) || rest.is_empty() {
+        return Err(format!("{name} is no setting: it begins with one of {}", SECTIONS.join(". ") + "."));
+    }
+    // The services are found where the benchmark has put them.
+    if rest == "server.listen" || name == "process.admin.listen" {
+        return Err(format!("{name} is the benchmark's own"));
+    }
     Ok((name.to_owned(), value.to_owned()))
 }
 
@@ -285,4 +296,19 @@ pub(crate) enum Dress {
     Stack,
     /// Our interceptors, on our server: all that a service has.
     Whole,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_has_a_name_that_a_service_may_know() {
+        let group = setting("order.group.batch_max=128").unwrap();
+        assert_eq!(group, ("order.group.batch_max".to_owned(), "128".to_owned()));
+        assert_eq!(setting("process.telemetry.log=info,souk=debug").unwrap().1, "info,souk=debug");
+        for bad in ["order.group", "orders.group=1", "order=1", "order.server.listen=127.0.0.1:1"] {
+            setting(bad).unwrap_err();
+        }
+    }
 }

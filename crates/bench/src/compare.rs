@@ -18,12 +18,14 @@ use serde::Serialize;
 use crate::Ended;
 use crate::args::{Compare, Comparison};
 use crate::cost::Meter;
+use crate::dice::Spread;
 use crate::load::Plan;
+use crate::market::Market;
 use crate::measure::measure;
 use crate::progress::Progress;
 use crate::report::{Report, show, write_json};
 use crate::rig::{Form, Rig, RigConfig};
-use crate::scenario::Scenario;
+use crate::scenario::{PlaceOrder, Scenario};
 
 use self::goal::Goal;
 
@@ -103,6 +105,13 @@ impl Bench<'_> {
         Rig::start(&config).await
     }
 
+    /// Orders at a Souk of one's own, of which it is read in the tables how many are done: by then a server may have no answer to spare.
+    fn orders(&self, rig: &Rig, market: Market, spread: Spread) -> Arc<PlaceOrder> {
+        let shape = &self.args.shape;
+        let orders = PlaceOrder::new(rig.souk.clone(), market, shape.seed, spread, shape.lines);
+        Arc::new(orders.counted_in(rig.inventory().clone()))
+    }
+
     /// Runs both sides in turn. What is in our tables is checked after each run of ours.
     async fn in_turn<A: Scenario, B: Scenario>(
         &self,
@@ -123,6 +132,11 @@ impl Bench<'_> {
 
     async fn ours<S: Scenario>(&self, rig: &Rig, side: &Side<'_, S>, plan: &Plan) -> anyhow::Result<Report> {
         let mut report = measure(side.scenario, plan, side.meters, &self.progress).await?;
+        let backlog = rig.published().await?;
+        report.published_seconds = Some(backlog.seconds);
+        if backlog.left > 0 {
+            report.violations.push(format!("{} events are not published, and get no fewer", backlog.left));
+        }
         report.violations.extend(rig.violations().await?);
         self.show(&report)?;
         Ok(report)
@@ -187,7 +201,9 @@ mod tests {
             failures: vec![failure],
             cost: None,
             settled_seconds: None,
+            published_seconds: None,
             news: None,
+            remarks: Vec::new(),
             violations: violations.iter().map(|&violation| violation.to_owned()).collect(),
         }
     }

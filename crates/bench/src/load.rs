@@ -69,7 +69,7 @@ pub(crate) struct Live {
 /// Calls of an open loop that may be in flight; those above it are counted as failed, since nobody can tell how long they would take.
 const IN_FLIGHT_MAX: usize = 20_000;
 
-/// What was measured, and what `edge` has returned at the beginning and at the end of the window.
+/// What was measured, and what `edge` has returned at the beginning and at the end of the window, which it was told.
 pub(crate) struct Ran<E> {
     /// The calls.
     pub(crate) measured: Measured,
@@ -82,7 +82,7 @@ pub(crate) async fn run<C: Calls, E>(
     plan: &Plan,
     calls: Arc<C>,
     live: Arc<Live>,
-    edge: impl AsyncFn() -> anyhow::Result<E>,
+    edge: impl AsyncFn(Instant) -> E,
 ) -> anyhow::Result<Ran<E>> {
     let start = Instant::now();
     let (from, to) = (start + plan.warm_up, start + plan.warm_up + plan.window);
@@ -96,9 +96,9 @@ pub(crate) async fn run<C: Calls, E>(
         }
     };
     tokio::time::sleep_until(from.into()).await;
-    let first = edge().await?;
+    let first = edge(from).await;
     tokio::time::sleep_until(to.into()).await;
-    let last = edge().await?;
+    let last = edge(to).await;
     running.await?;
     Ok(Ran { measured: source.recorder.measured(), edges: [first, last] })
 }
@@ -212,7 +212,7 @@ mod tests {
     }
 
     async fn measured(pace: Pace, calls: impl Calls) -> Measured {
-        run(&plan(pace), Arc::new(calls), Arc::default(), async || Ok(())).await.unwrap().measured
+        run(&plan(pace), Arc::new(calls), Arc::default(), async |_| ()).await.unwrap().measured
     }
 
     #[test]
@@ -279,7 +279,7 @@ mod tests {
     #[tokio::test]
     async fn wrong_answers_are_violations_even_outside_of_the_window_and_so_is_nothing_at_all() {
         let plan = Plan { warm_up: Duration::from_millis(200), ..plan(Pace::PerSecond(500.0)) };
-        let ran = run(&plan, Arc::new(Mistaken), Arc::default(), async || Ok(())).await.unwrap();
+        let ran = run(&plan, Arc::new(Mistaken), Arc::default(), async |_| ()).await.unwrap();
         assert_eq!((ran.measured.latencies.count(), ran.measured.failures.len()), (180, 0));
         assert_eq!(ran.measured.violations(), ["30 wrong answers: about something else"]);
         assert_eq!(Measured::default().violations(), ["nothing was answered"]);

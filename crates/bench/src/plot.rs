@@ -77,7 +77,9 @@ mod tests {
             failures: Vec::new(),
             cost: None,
             settled_seconds: None,
+            published_seconds: None,
             news: None,
+            remarks: Vec::new(),
             violations: Vec::new(),
         }
     }

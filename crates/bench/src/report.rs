@@ -35,8 +35,12 @@ pub(crate) struct Report {
     pub(crate) cost: Option<Cost>,
     /// How long the work went on after the last answer.
     pub(crate) settled_seconds: Option<f64>,
+    /// How long it took after that until all events were published, where that is known.
+    pub(crate) published_seconds: Option<f64>,
     /// How changes became known to those who watch.
     pub(crate) news: Option<News>,
+    /// What makes the figures worth less.
+    pub(crate) remarks: Vec<String>,
     /// What was wrong in the end.
     pub(crate) violations: Vec<String>,
 }
@@ -65,7 +69,7 @@ impl Report {
         };
         row("throughput", format!("{:.1}/s ({} answered)", self.per_second, self.answered));
         if let Some(finished) = self.finished_per_second {
-            row("brought to their end", format!("{finished:.1}/s"));
+            row("orders brought to their end", format!("{finished:.1}/s"));
         }
         if let Some(latency) = &self.latency {
             row("latency p50 p90 p99 p99.9 max", quantiles(latency));
@@ -89,6 +93,10 @@ impl Report {
         if let Some(seconds) = self.settled_seconds {
             row("work after the last answer", format!("{seconds:.2} s"));
         }
+        if let Some(seconds) = self.published_seconds {
+            row("events published after that", format!("{seconds:.2} s"));
+        }
+        self.remarks.iter().for_each(|remark| row("note", remark.clone()));
         match self.violations.as_slice() {
             [] => row("checked", "what was answered is right".to_owned()),
             violations => violations.iter().for_each(|violation| row("WRONG", violation.clone())),
@@ -161,7 +169,9 @@ mod tests {
             failures: vec![Failures { code: "UNAVAILABLE".into(), reason: "LOAD_SHED".into(), count: 20 }],
             cost: None,
             settled_seconds: None,
+            published_seconds: None,
             news: None,
+            remarks: Vec::new(),
             violations: vec!["3 units are still held".to_owned()],
         };
         let table = report.table();

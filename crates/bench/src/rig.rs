@@ -1,9 +1,12 @@
 //! A Souk of one's own, started for a comparison: its binaries as processes on empty databases that lose nothing, and its end.
 
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use futures::FutureExt;
 use souk_db::Db;
 use souk_inventory::store::invariants;
 use souk_testkit::cluster::{Cluster, ClusterConfig};
@@ -31,7 +34,7 @@ pub(crate) struct RigConfig {
     pub(crate) binaries: Option<PathBuf>,
     /// Connections of each service to its database.
     pub(crate) pool: u32,
-    /// Settings beside those that the benchmark itself makes.
+    /// Settings, in place of those of the same name that the benchmark itself makes.
     pub(crate) settings: Vec<(String, String)>,
     /// Connections of the benchmark to each service.
     pub(crate) connections: usize,
@@ -47,8 +50,30 @@ pub(crate) struct Rig {
     pub(crate) addresses: Addresses,
     /// What they cost.
     pub(crate) meters: Vec<Meter>,
+    databases: Databases,
     running: Running,
 }
+
+/// The databases of its services, beside the services.
+struct Databases {
+    user: Db,
+    order: Db,
+    inventory: Db,
+}
+
+/// Events that were not published when all else was done.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Backlog {
+    /// How long it took to publish them.
+    pub(crate) seconds: f64,
+    /// Those that are left, though it was waited for them.
+    pub(crate) left: i64,
+}
+
+/// A backlog that has become no smaller for so long will not.
+const STUCK_AFTER: Duration = Duration::from_secs(20);
+/// How often it is looked at.
+const LOOK: Duration = Duration::from_millis(50);
 
 enum Running {
     Cluster(Box<Cluster>),
@@ -61,21 +86,28 @@ impl Rig {
         let own = std::env::current_exe()?;
         let beside = own.parent().context("a program lies in a folder")?;
         let binaries = config.binaries.clone().unwrap_or_else(|| beside.to_owned());
-        match config.form {
-            Form::Postgres => Self::start_cluster(config, binaries).await,
-            Form::Embedded => Self::start_process(config, &binaries).await,
-        }
+        // What it is started with is made for tests, which fail by a panic.
+        let starting = async {
+            match config.form {
+                Form::Postgres => Self::start_cluster(config, binaries).await,
+                Form::Embedded => Self::start_process(config, &binaries).await,
+            }
+        };
+        let started = Box::pin(AssertUnwindSafe(starting).catch_unwind()).await;
+        started.unwrap_or_else(|_| anyhow::bail!("Souk cannot be started: see above"))
     }
 
     async fn start_cluster(config: &RigConfig, binaries: PathBuf) -> anyhow::Result<Self> {
         for name in ["user", "order", "inventory"] {
             must_be_there(&binaries.join(format!("souk-{name}")))?;
         }
-        // Names of settings are static there; these few live as long as the process.
-        let settings = settings(config).into_iter().map(|(name, value)| (&*name.leak(), value)).collect();
-        let binaries = Some(binaries);
-        let own = ClusterConfig { own_postgres: true, binaries, ..ClusterConfig::default() };
-        let cluster = ClusterConfig { replicas: [1, 1, 1], settings, ..own };
+        let cluster = ClusterConfig {
+            replicas: [1, 1, 1],
+            more_settings: settings(config),
+            own_postgres: true,
+            binaries: Some(binaries),
+            ..ClusterConfig::default()
+        };
         let cluster = Box::new(Box::pin(Cluster::start_with(cluster)).await);
         let services = [&cluster.user, &cluster.order, &cluster.inventory];
         let [user, order, inventory] = services.map(|service| service.addresses()[0].to_string());
@@ -83,41 +115,70 @@ impl Rig {
         let addresses = Addresses { user, order, inventory };
         let souk = Souk::new(&addresses, config.connections, config.timeout)?;
         let souk = souk.with_admin(Token::new(&cluster.admin().token)?);
-        Ok(Self { souk, addresses, meters, running: Running::Cluster(cluster) })
+        let databases = Databases {
+            user: cluster.user.database().await,
+            order: cluster.order.database().await,
+            inventory: cluster.inventory.database().await,
+        };
+        Ok(Self { souk, addresses, meters, databases, running: Running::Cluster(cluster) })
     }
 
     async fn start_process(config: &RigConfig, binaries: &Path) -> anyhow::Result<Self> {
         let binary = binaries.join("souk");
         must_be_there(&binary)?;
         let folder = TempDir::with_prefix("souk-bench-")?;
-        let flags: Vec<String> = settings(config).iter().map(|(name, value)| format!("--{name}={value}")).collect();
-        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-        let process = Process::start(&binary.to_string_lossy(), folder.path(), None, &flags);
+        let process = Process::start_plain(&binary, folder.path(), &settings(config));
         let [user, order, inventory] = process.addresses().map(str::to_owned);
         let addresses = Addresses { user, order, inventory };
         let souk = Souk::new(&addresses, config.connections, config.timeout)?;
         let (email, password) = process.administrator().context("Souk shows no first password")?;
         let (_, admin) = souk.log_in(email, password).await?;
         let meters = vec![Meter::Process(i32::try_from(process.id())?)];
-        Ok(Self { souk: souk.with_admin(admin), addresses, meters, running: Running::Process { process, folder } })
+        let database = |service| process::database(folder.path(), service);
+        let databases = Databases {
+            user: database("user").await,
+            order: database("order").await,
+            inventory: database("inventory").await,
+        };
+        let running = Running::Process { process, folder };
+        Ok(Self { souk: souk.with_admin(admin), addresses, meters, databases, running })
     }
 
     /// What of I1 to I11 does not hold in the inventory's tables.
     pub(crate) async fn violations(&self) -> anyhow::Result<Vec<String>> {
-        let db = self.inventory().await;
-        let mut tx = db.read().await?;
+        let mut tx = self.databases.inventory.read().await?;
         let violations = invariants::check(&mut tx).await?;
-        drop(tx);
-        db.close().await;
         let text = |found: &invariants::Violation| format!("{}, {}: {}", found.invariant, found.rule, found.subject);
         Ok(violations.iter().map(text).collect())
     }
 
-    async fn inventory(&self) -> Db {
-        match &self.running {
-            Running::Cluster(cluster) => cluster.inventory.database().await,
-            Running::Process { folder, .. } => process::database(folder.path(), "inventory").await,
+    /// The inventory's tables.
+    pub(crate) fn inventory(&self) -> &Db {
+        &self.databases.inventory
+    }
+
+    /// Waits until the services have published all their events: what is left of them would burden whoever comes next.
+    pub(crate) async fn published(&self) -> anyhow::Result<Backlog> {
+        let began = Instant::now();
+        let (mut left, mut changed_at) = (self.unpublished().await?, began);
+        while left > 0 && changed_at.elapsed() < STUCK_AFTER {
+            tokio::time::sleep(LOOK).await;
+            let now = self.unpublished().await?;
+            if now != left {
+                (left, changed_at) = (now, Instant::now());
+            }
         }
+        Ok(Backlog { seconds: began.elapsed().as_secs_f64(), left })
+    }
+
+    async fn unpublished(&self) -> anyhow::Result<i64> {
+        let mut all = 0;
+        for db in self.databases.all() {
+            let text = "SELECT COUNT(*) FROM outbox WHERE published_at IS NULL";
+            let (count,): (i64,) = souk_db::sql(text).fetch_one(&mut db.read().await?).await?;
+            all += count;
+        }
+        Ok(all)
     }
 
     /// The URL of a new database on the server that the services use.
@@ -139,14 +200,26 @@ impl Rig {
     }
 
     /// Ends it in order.
-    pub(crate) async fn stop(self) {
-        match self.running {
-            Running::Cluster(cluster) => cluster.stop().await,
-            Running::Process { process, folder } => {
-                process.stop();
-                drop(folder);
-            }
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
+        for db in self.databases.all() {
+            db.close().await;
         }
+        let stopping = async {
+            match self.running {
+                Running::Cluster(cluster) => cluster.stop().await,
+                Running::Process { process, folder } => {
+                    process.stop();
+                    drop(folder);
+                }
+            }
+        };
+        AssertUnwindSafe(stopping).catch_unwind().await.ok().context("Souk does not end in order: see above")
+    }
+}
+
+impl Databases {
+    fn all(&self) -> [&Db; 3] {
+        [&self.user, &self.order, &self.inventory]
     }
 }
 
@@ -159,8 +232,8 @@ fn must_be_there(binary: &Path) -> anyhow::Result<()> {
 /// Everything as it ships, but for what a handful of callers on one machine would run into: limits by caller and by address, and tokens that
 /// end. The limits are looked up all the same. Calls are not logged one by one; `--set process.telemetry.log=info` does that.
 fn settings(config: &RigConfig) -> Vec<(String, String)> {
-    let mut settings: Vec<(String, String)> = Vec::new();
-    let mut set = |name: &str, value: &str| settings.push((name.to_owned(), value.to_owned()));
+    let mut settings: BTreeMap<String, String> = BTreeMap::new();
+    let mut set = |name: &str, value: &str| drop(settings.insert(name.to_owned(), value.to_owned()));
     set("process.telemetry.log", "warn");
     for service in ["user", "order", "inventory"] {
         for class in ["reads", "writes"] {
@@ -176,5 +249,27 @@ fn settings(config: &RigConfig) -> Vec<(String, String)> {
         set("user.keys.retire_ms", "7200000");
     }
     settings.extend(config.settings.iter().cloned());
-    settings
+    settings.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_that_is_said_stands_in_place_of_the_benchmarks_own() {
+        let own = ("user.tokens.access_ms".to_owned(), "7200000".to_owned());
+        let config = RigConfig {
+            form: Form::Embedded,
+            binaries: None,
+            pool: 8,
+            settings: vec![own.clone(), ("order.group.batch_max".to_owned(), "128".to_owned())],
+            connections: 1,
+            timeout: Duration::from_secs(1),
+        };
+        let settings = settings(&config);
+        assert_eq!(settings.iter().filter(|(name, _)| *name == own.0).collect::<Vec<_>>(), [&own]);
+        assert!(settings.contains(&("inventory.database.connections_max".to_owned(), "8".to_owned())));
+        assert!(settings.iter().any(|(name, _)| name == "order.group.batch_max"));
+    }
 }

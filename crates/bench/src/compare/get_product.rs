@@ -29,7 +29,7 @@ pub(super) async fn compare(bench: &Bench<'_>) -> anyhow::Result<(Vec<Pairs>, Ve
     let (ours, bare_meter) = (Side { scenario: &ours, meters: &rig.meters }, [echo.meter()?]);
     let bare = Side { scenario: &bare, meters: &bare_meter };
     let pairs = bench.in_turn(&rig, ours, bare, &load.closed()).await?;
-    rig.stop().await;
+    rig.stop().await?;
     let throughput = pairs.each(|ours, bare| ratio(ours.per_second, bare.per_second));
     let p99 = pairs.each(|ours, bare| ratio_of(p99(ours), p99(bare)));
     let in_flight = load.in_flight;

@@ -16,7 +16,7 @@ use crate::market::{Market, Size};
 use crate::report::Report;
 use crate::rig::{Form, Rig};
 use crate::scenario::{GetProduct, IdleStreams, PlaceOrder};
-use crate::stats::{median, ratio, ratio_of};
+use crate::stats::{median, ratio_of};
 
 const TIMES: usize = 10;
 /// Idle connections, each of which has one stream.
@@ -48,7 +48,7 @@ pub(super) async fn compare(bench: &Bench<'_>) -> anyhow::Result<(Vec<Pairs>, Ve
     let (idle, memory) = open(bench, &rig, &idle_sku).await?;
     let with_streams = calls.stage(bench, &rig).await?;
     drop(idle);
-    rig.stop().await;
+    rig.stop().await?;
 
     let mut goals = Vec::new();
     for (what, stage) in [
@@ -57,7 +57,7 @@ pub(super) async fn compare(bench: &Bench<'_>) -> anyhow::Result<(Vec<Pairs>, Ve
         ("10,000 idle streams as well", &with_streams),
     ] {
         let orders = ratios(&stage.ours, &before.ours, finished);
-        let reads = ratios(&stage.baseline, &before.baseline, |report| report.per_second);
+        let reads = ratios(&stage.baseline, &before.baseline, |report| Some(report.per_second));
         goals.push(Goal::new(format!("orders with {what}, over before"), orders, Bound::AtLeast(AS_FAST)));
         goals.push(Goal::new(format!("GetProduct with {what}, over before"), reads, Bound::AtLeast(AS_FAST)));
     }
@@ -65,8 +65,8 @@ pub(super) async fn compare(bench: &Bench<'_>) -> anyhow::Result<(Vec<Pairs>, Ve
     Ok((vec![before, with_products, with_orders, with_streams], goals))
 }
 
-fn ratios(after: &[Report], before: &[Report], number: fn(&Report) -> f64) -> Vec<Option<f64>> {
-    after.iter().zip(before).map(|(after, before)| ratio(number(after), number(before))).collect()
+fn ratios(after: &[Report], before: &[Report], number: fn(&Report) -> Option<f64>) -> Vec<Option<f64>> {
+    after.iter().zip(before).map(|(after, before)| ratio_of(number(after), number(before))).collect()
 }
 
 /// What each stage is measured by.
@@ -80,8 +80,8 @@ impl Calls {
         let shape = &bench.args.shape;
         let dice = Dice::new(shape.seed, shape.spread, market.skus.len());
         let reads = GetProduct { instead: None, souk: rig.souk.clone(), market: market.clone(), dice };
-        let orders = PlaceOrder::new(rig.souk.clone(), market, shape.seed, shape.spread, shape.lines);
-        Self { orders: Arc::new(orders), reads: Arc::new(reads) }
+        let orders = bench.orders(rig, market, shape.spread);
+        Self { orders, reads: Arc::new(reads) }
     }
 
     /// Orders as ours, reads as the other.
@@ -94,14 +94,12 @@ impl Calls {
 
 /// Places so many orders more; how long that takes is guessed from the stage before.
 async fn place(bench: &Bench<'_>, calls: &Calls, many: usize, stage: &Pairs) -> anyhow::Result<()> {
-    let rate = median(&stage.ours.iter().map(|report| Some(finished(report))).collect::<Vec<_>>())
-        .unwrap_or_default()
-        .max(1.0);
+    let rate = median(&stage.ours.iter().map(finished).collect::<Vec<_>>()).unwrap_or_default().max(1.0);
     let window = Duration::from_secs_f64(as_f64(many) / rate);
     let plan = Plan { warm_up: Duration::ZERO, window, ..bench.args.load.closed() };
     let live = Arc::default();
     let _following = bench.progress.follow("placing ten times the orders", &plan, Arc::clone(&live));
-    let ran = load::run(&plan, calls.orders.clone(), live, async || Ok(())).await?;
+    let ran = load::run(&plan, calls.orders.clone(), live, async |_| ()).await?;
     let violations = ran.measured.violations();
     anyhow::ensure!(violations.is_empty(), "while ten times the orders were placed: {}", violations.join(", "));
     Ok(())

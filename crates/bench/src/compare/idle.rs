@@ -10,7 +10,6 @@ use crate::load::Pace;
 use crate::market::Market;
 use crate::report::Report;
 use crate::rig::{Form, Rig};
-use crate::scenario::PlaceOrder;
 use crate::stats::ratio_of;
 
 /// The hold of the stock, and the order. What follows the answer is nobody's wait.
@@ -21,7 +20,7 @@ pub(super) async fn compare(bench: &Bench<'_>) -> anyhow::Result<(Vec<Pairs>, Ve
     for form in [Form::Postgres, Form::Embedded] {
         let rig = bench.rig(form).await?;
         let pairs = on(bench, &rig, form).await?;
-        rig.stop().await;
+        rig.stop().await?;
         let ratios = pairs.each(|ours, commits| ratio_of(p50(ours), p50(commits)));
         let what = format!("one order at a time over its {COMMITS} durable commits, {form:?}, p50");
         goals.push(Goal::new(what, ratios, Bound::AtMost(1.3)));
@@ -41,7 +40,7 @@ async fn on(bench: &Bench<'_>, rig: &Rig, form: Form) -> anyhow::Result<Pairs> {
         Form::Postgres => Commits::on_postgres(&rig.new_database().await?, COMMITS).await?,
         Form::Embedded => Commits::on_sqlite(&rig.folder()?.join("plain.sqlite"), COMMITS).await?,
     });
-    let ours = Arc::new(PlaceOrder::new(rig.souk.clone(), market, shape.seed, shape.spread, shape.lines));
+    let ours = bench.orders(rig, market, shape.spread);
     let ours = Side { scenario: &ours, meters: &rig.meters };
     let plan = bench.args.load.plan(Pace::InFlight(1));
     bench.in_turn(rig, ours, Side { scenario: &commits, meters: &[] }, &plan).await

@@ -30,7 +30,7 @@ pub(super) async fn compare(bench: &Bench<'_>) -> anyhow::Result<(Vec<Pairs>, Ve
         of_whole.baseline.push(baseline);
     }
     drop((bare, stack, whole)); // they would miss the keys
-    rig.stop().await;
+    rig.stop().await?;
     let more = |pairs: &Pairs| pairs.each(|ours, bare| Some(cpu_micros(ours)? - cpu_micros(bare)?));
     let goals = vec![
         Goal::new("CPU of the interceptors over bare tonic, µs a call", more(&of_stack), Bound::AtMost(10.0)),

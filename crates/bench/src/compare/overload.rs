@@ -30,7 +30,7 @@ pub(super) async fn compare(bench: &Bench<'_>) -> anyhow::Result<(Vec<Pairs>, Ve
     let shape = &bench.args.shape;
     let rig = bench.rig(Form::Postgres).await?;
     let market = Market::prepare(&rig.souk, shape.size(), &bench.progress).await?;
-    let orders = Arc::new(PlaceOrder::new(rig.souk.clone(), market, shape.seed, shape.spread, shape.lines));
+    let orders = bench.orders(&rig, market, shape.spread);
     let side = Side { scenario: &orders, meters: &rig.meters };
     let capacity = bench.ours(&rig, &side, &bench.args.load.closed()).await?;
     let mut sweep = Vec::with_capacity(OFFERED.len());
@@ -40,7 +40,7 @@ pub(super) async fn compare(bench: &Bench<'_>) -> anyhow::Result<(Vec<Pairs>, Ve
     }
     let (after, failed) = recover(bench, &orders, capacity.per_second).await?;
     let after_all = check(bench, &rig, &side).await?;
-    rig.stop().await;
+    rig.stop().await?;
     let goals = goals(&sweep, &after, failed);
     show(&format!("after {MOST} x for {:.0} s: {failed} failed", bench.args.load.seconds))?;
     let baseline = vec![capacity];
@@ -52,7 +52,7 @@ async fn recover(bench: &Bench<'_>, orders: &Arc<PlaceOrder>, capacity: f64) -> 
     let storm = bench.args.load.plan(Pace::PerSecond(capacity * MOST));
     let calm = Plan { pace: Pace::PerSecond(capacity * CALM), warm_up: RECOVERED_AFTER, window: LOOK };
     bench.progress.phase("a storm, and what follows", 0);
-    let nothing = async || Ok(());
+    let nothing = async |_: std::time::Instant| ();
     let (stormed, calmed) = tokio::join!(load::run(&storm, orders.clone(), Arc::default(), nothing), async {
         tokio::time::sleep(storm.warm_up + storm.window).await;
         load::run(&calm, orders.clone(), Arc::default(), nothing).await
@@ -72,11 +72,11 @@ async fn check(bench: &Bench<'_>, rig: &Rig, side: &Side<'_, PlaceOrder>) -> any
 
 fn goals(sweep: &[Report], after: &Summary, failed: u64) -> Vec<Goal> {
     let at = |times: f64| OFFERED.iter().zip(sweep).find(|(offered, _)| **offered >= times).map(|(_, report)| report);
-    let of_peak = |rate: fn(&Report) -> f64| {
-        let peak = sweep.iter().map(rate).fold(0.0, f64::max);
-        at(MOST).and_then(|report| ratio(rate(report), peak))
+    let of_peak = |rate: fn(&Report) -> Option<f64>| {
+        let peak = sweep.iter().filter_map(rate).fold(0.0, f64::max);
+        at(MOST).and_then(|report| ratio(rate(report)?, peak))
     };
-    let (goodput, told) = (of_peak(finished), of_peak(|report| report.per_second));
+    let (goodput, told) = (of_peak(finished), of_peak(|report| Some(report.per_second)));
     let p99 = |times| at(times)?.latency(|latency| latency.p99_us);
     let admitted = ratio_of(p99(MOST), p99(BUSY));
     let recovered = ratio_of(after.p99_us, p99(CALM));

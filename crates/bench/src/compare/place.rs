@@ -15,14 +15,14 @@ use crate::market::Market;
 use crate::report::{Report, show};
 use crate::rig::{Form, Rig};
 use crate::scenario::PlaceOrder;
-use crate::stats::{median, ratio};
+use crate::stats::{median, ratio, ratio_of};
 
 /// Orders for all products alike.
 pub(super) async fn uniform(bench: &Bench<'_>, form: Form) -> anyhow::Result<(Vec<Pairs>, Vec<Goal>)> {
     let place = Place::start(bench, form, Spread::Uniform).await?;
     let pairs = place.in_turn(bench, bench.args.load.in_flight).await?;
     let goals = place.goals(&pairs, bench.args.load.in_flight, 3.0);
-    place.rig.stop().await;
+    place.rig.stop().await?;
     Ok((vec![pairs], goals))
 }
 
@@ -35,9 +35,9 @@ pub(super) async fn hot(bench: &Bench<'_>) -> anyhow::Result<(Vec<Pairs>, Vec<Go
     let many = place.in_turn(bench, MANY).await?;
     let mut goals = place.goals(&few, FEW, 15.0);
     goals.extend(place.goals(&many, MANY, 15.0));
-    let slower = many.ours.iter().zip(&few.ours).map(|(many, few)| ratio(finished(many), finished(few))).collect();
+    let slower = many.ours.iter().zip(&few.ours).map(|(many, few)| ratio_of(finished(many), finished(few))).collect();
     goals.push(Goal::new(format!("{MANY} in flight over {FEW}"), slower, Bound::AtLeast(1.0)));
-    place.rig.stop().await;
+    place.rig.stop().await?;
     Ok((vec![few, many], goals))
 }
 
@@ -60,8 +60,8 @@ impl Place {
             Form::Postgres => PlainOrders::on_postgres(&rig.new_database().await?, bench.args.pool, &wanted).await?,
             Form::Embedded => PlainOrders::on_sqlite(&rig.folder()?.join("plain.sqlite"), &wanted).await?,
         };
-        let ours = PlaceOrder::new(rig.souk.clone(), market, shape.seed, spread, shape.lines);
-        Ok(Self { rig, spread, ours: Arc::new(ours), plain: Arc::new(plain), form })
+        let ours = bench.orders(&rig, market, spread);
+        Ok(Self { rig, spread, ours, plain: Arc::new(plain), form })
     }
 
     async fn in_turn(&self, bench: &Bench<'_>, in_flight: usize) -> anyhow::Result<Pairs> {
@@ -96,12 +96,12 @@ impl Place {
     fn goals(&self, pairs: &Pairs, in_flight: usize, least: f64) -> Vec<Goal> {
         let spread = format!("{:?}", self.spread).to_lowercase();
         let what = format!("orders over plain transactions, {spread}, {in_flight} in flight");
-        let done = pairs.each(|ours, plain| ratio(finished(ours), plain.per_second));
+        let done = pairs.each(|ours, plain| ratio(finished(ours)?, plain.per_second));
         let told = pairs.each(|ours, plain| ratio(ours.per_second, plain.per_second));
-        let rates = |reports: &[Report]| {
-            median(&reports.iter().map(|report| Some(finished(report))).collect::<Vec<_>>()).unwrap_or_default()
+        let rates = |reports: &[Report], rate: fn(&Report) -> Option<f64>| {
+            median(&reports.iter().map(rate).collect::<Vec<_>>()).unwrap_or(f64::NAN)
         };
-        let (ours, plain) = (rates(&pairs.ours), rates(&pairs.baseline));
+        let (ours, plain) = (rates(&pairs.ours, finished), rates(&pairs.baseline, |plain| Some(plain.per_second)));
         vec![
             Goal::new(format!("{what} ({ours:.0}/s over {plain:.0}/s)"), done, Bound::AtLeast(least)),
             Goal::new(format!("{what}, by acknowledgements alone"), told, Bound::None),
@@ -114,7 +114,7 @@ fn wanted(bench: &Bench<'_>, spread: Spread) -> Wanted {
     Wanted { products: shape.size().products, spread, lines: shape.lines, seed: shape.seed }
 }
 
-/// Orders that were acknowledged and have their stock, a second; of a plain transaction, both are one.
-pub(super) fn finished(report: &Report) -> f64 {
-    report.finished_per_second.map_or(report.per_second, |finished| finished.min(report.per_second))
+/// Orders that were acknowledged and have their stock, a second.
+pub(super) fn finished(report: &Report) -> Option<f64> {
+    Some(report.finished_per_second?.min(report.per_second))
 }

@@ -32,7 +32,7 @@ pub(super) async fn compare(bench: &Bench<'_>) -> anyhow::Result<(Vec<Pairs>, Ve
         pairs.baseline.push(report);
         pairs.ours.push(watch(bench, &rig, SLOW).await?.0);
     }
-    rig.stop().await;
+    rig.stop().await?;
     let rates = pairs.each(|with, _| ratio(with.per_second, CHANGES_PER_SECOND));
     let slowed = pairs.each(|with, without| ratio_of(news_p99(with), news_p99(without)));
     let memory = pairs.each(|with, without| ratio_of(resident(with), resident(without)));

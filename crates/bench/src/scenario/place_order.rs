@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use souk_db::Db;
 use souk_interceptors::client::{Outcome, outcome};
 use souk_proto_inventory::v1::StockLevel;
 use souk_proto_order::v1::{ListOrdersRequest, ListOrdersResponse, Order, OrderItem, OrderState, PlaceOrderRequest};
@@ -36,6 +37,8 @@ pub(crate) struct PlaceOrder {
     acknowledged: Vec<Mutex<Vec<String>>>,
     /// Calls that may have taken effect though they failed.
     unknown: AtomicI64,
+    /// The inventory's tables, where they can be read.
+    tables: Option<Db>,
 }
 
 impl PlaceOrder {
@@ -45,7 +48,12 @@ impl PlaceOrder {
         let acknowledged = market.customers.iter().map(|_| Mutex::default()).collect();
         // There cannot be more different products in an order than there are.
         let lines = lines.min(market.skus.len());
-        Self { souk, market, dice, spread, lines, acknowledged, unknown: AtomicI64::new(0) }
+        Self { souk, market, dice, spread, lines, acknowledged, unknown: AtomicI64::new(0), tables: None }
+    }
+
+    /// The same; how many orders are done is read in the inventory's tables.
+    pub(crate) fn counted_in(self, tables: Db) -> Self {
+        Self { tables: Some(tables), ..self }
     }
 
     fn units(&self, orders: i64) -> i64 {
@@ -64,6 +72,14 @@ impl PlaceOrder {
 
     async fn stock(&self) -> anyhow::Result<Stock> {
         Ok(Stock::of(&self.market.levels(&self.souk).await?))
+    }
+
+    async fn allocated_in(&self, tables: &Db) -> anyhow::Result<i64> {
+        let (Some(first), Some(last)) = (self.market.skus.first(), self.market.skus.last()) else { return Ok(0) };
+        let text = "SELECT CAST(COALESCE(SUM(allocated), 0) AS BIGINT) FROM stock WHERE sku BETWEEN $1 AND $2";
+        let text = souk_db::sql(text).bind(first.clone()).bind(last.clone());
+        let (units,): (i64,) = text.fetch_one(&mut tables.read().await?).await?;
+        Ok(units)
     }
 
     /// Waits until nothing is held, everything allocated and no order pending, or nothing changes any more.
@@ -188,7 +204,10 @@ impl Scenario for PlaceOrder {
     }
 
     async fn finished(&self) -> anyhow::Result<Option<f64>> {
-        let allocated = self.stock().await?.allocated;
+        let allocated = match &self.tables {
+            Some(tables) => self.allocated_in(tables).await?,
+            None => self.stock().await?.allocated,
+        };
         #[expect(clippy::cast_precision_loss, reason = "nobody sells 2^52 units")]
         let orders = allocated as f64 / self.units(1) as f64;
         Ok(Some(orders))
