@@ -3,6 +3,7 @@
 use std::process::Output;
 
 use serde_json::Value;
+use souk_testkit::eventually;
 use souk_testkit::suite::Suite;
 use tokio::process::Command;
 
@@ -73,5 +74,27 @@ async fn who_is_no_administrator_is_told_so() {
     let output = bench(&suite, "a guess", &["get-product", "--seconds", "1"]).await;
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("admin@souk.example cannot log in"), "{output:?}");
+    suite.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unit_that_nobody_has_ordered_is_found_and_the_exit_code_says_so() {
+    let suite = Suite::start().await;
+    let password = suite.running.first_administrator().expect("a first start").password.expose().to_owned();
+    let inventory = &suite.running.inventory.app.db;
+    let take = "UPDATE stock SET allocated = allocated + 1 WHERE on_hand > 0 AND sku LIKE 'BENCH-%-000003'";
+    let taken = eventually("a unit is taken", async || {
+        let mut tx = inventory.write().await.expect("a transaction");
+        let rows = souk_db::sql(take).execute(&mut tx).await.expect("the stock can be changed");
+        tx.commit().await.expect("the stock can be changed");
+        rows == 1
+    });
+    let arguments = ["place-order", "--seconds", "1", "--warm-up", "0.1", "--in-flight", "4", "--json", "-"];
+    let (output, ()) = tokio::join!(bench(&suite, &password, &arguments), taken);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let reports: Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
+    let violations = reports[0]["violations"].as_array().expect("a list");
+    assert!(violations[0].as_str().is_some_and(|text| text.contains("-000003 are allocated")), "{violations:?}");
+    assert_eq!(violations.len(), 1, "{violations:?}");
     suite.stop().await;
 }

@@ -1,8 +1,7 @@
 //! PlaceOrder, and the books that are kept of it: what was acknowledged must be there in the end, and nothing else.
 
-use std::collections::HashSet;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Mutex, PoisonError};
+mod books;
+
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -12,8 +11,9 @@ use souk_proto_inventory::v1::StockLevel;
 use souk_proto_order::v1::{ListOrdersRequest, ListOrdersResponse, Order, OrderItem, OrderState, PlaceOrderRequest};
 use souk_testkit::shop::new_id;
 
+use self::books::Books;
 use super::{Scenario, Verdict};
-use crate::dice::{Dice, Spread};
+use crate::dice::{Dice, Spread, as_f64};
 use crate::load::{CallError, Calls};
 use crate::market::{Customer, Market};
 use crate::souk::{Souk, index, patiently};
@@ -25,6 +25,8 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Violations that are named.
 const NAMED_MAX: usize = 10;
 const PAGE: i32 = 1_000;
+/// A page of orders of a hundred lines each is shorter.
+const ANSWER_BYTES_MAX: usize = 64 * 1_024 * 1_024;
 
 /// See the module.
 pub(crate) struct PlaceOrder {
@@ -33,10 +35,7 @@ pub(crate) struct PlaceOrder {
     dice: Dice,
     spread: Spread,
     lines: usize,
-    /// The orders of each customer that were acknowledged.
-    acknowledged: Vec<Mutex<Vec<String>>>,
-    /// Calls that may have taken effect though they failed.
-    unknown: AtomicI64,
+    books: Books,
     /// The inventory's tables, where they can be read.
     tables: Option<Db>,
 }
@@ -45,10 +44,10 @@ impl PlaceOrder {
     /// Orders of so many lines, of one unit each.
     pub(crate) fn new(souk: Souk, market: Market, seed: u64, spread: Spread, lines: usize) -> Self {
         let dice = Dice::new(seed, spread, market.skus.len());
-        let acknowledged = market.customers.iter().map(|_| Mutex::default()).collect();
+        let books = Books::new(&market.skus, market.customers.len());
         // There cannot be more different products in an order than there are.
         let lines = lines.min(market.skus.len());
-        Self { souk, market, dice, spread, lines, acknowledged, unknown: AtomicI64::new(0), tables: None }
+        Self { souk, market, dice, spread, lines, books, tables: None }
     }
 
     /// The same; how many orders are done is read in the inventory's tables.
@@ -56,22 +55,9 @@ impl PlaceOrder {
         Self { tables: Some(tables), ..self }
     }
 
-    fn units(&self, orders: i64) -> i64 {
-        orders * i64::try_from(self.lines).unwrap_or(i64::MAX)
-    }
-
     /// Orders that were acknowledged so far.
     pub(crate) fn count(&self) -> usize {
-        let count = |orders: &Mutex<Vec<String>>| orders.lock().unwrap_or_else(PoisonError::into_inner).len();
-        self.acknowledged.iter().map(count).sum()
-    }
-
-    fn acknowledged(&self) -> i64 {
-        i64::try_from(self.count()).unwrap_or(i64::MAX)
-    }
-
-    async fn stock(&self) -> anyhow::Result<Stock> {
-        Ok(Stock::of(&self.market.levels(&self.souk).await?))
+        self.books.count()
     }
 
     async fn allocated_in(&self, tables: &Db) -> anyhow::Result<i64> {
@@ -83,7 +69,7 @@ impl PlaceOrder {
     }
 
     /// Waits until nothing is held, everything allocated and no order pending, or nothing changes any more.
-    async fn settled(&self) -> anyhow::Result<(Stock, f64)> {
+    async fn settled(&self) -> anyhow::Result<(Vec<StockLevel>, f64)> {
         let began = Instant::now();
         let (mut last, mut changed_at) = (self.left().await?, Instant::now());
         while !self.is_done(&last) && changed_at.elapsed() < STUCK_AFTER {
@@ -96,13 +82,13 @@ impl PlaceOrder {
         Ok((last.0, (changed_at - began).as_secs_f64()))
     }
 
-    fn is_done(&self, (stock, pending): &(Stock, usize)) -> bool {
-        stock.held == 0 && stock.allocated >= self.units(self.acknowledged()) && *pending == 0
+    fn is_done(&self, (stock, pending): &(Vec<StockLevel>, usize)) -> bool {
+        *pending == 0 && self.books.are_settled(stock)
     }
 
     /// The stock, and how many customers still have an order that is pending.
-    async fn left(&self) -> anyhow::Result<(Stock, usize)> {
-        let stock = self.stock().await?;
+    async fn left(&self) -> anyhow::Result<(Vec<StockLevel>, usize)> {
+        let stock = self.market.levels(&self.souk).await?;
         let mut pending = 0;
         for customer in &self.market.customers {
             let states = vec![OrderState::Pending.into()];
@@ -110,45 +96,6 @@ impl PlaceOrder {
             pending += usize::from(!self.page_of(customer, &request).await?.orders.is_empty());
         }
         Ok((stock, pending))
-    }
-
-    /// The stock is what was sold.
-    fn wrong_stock(&self, stock: &Stock) -> Vec<String> {
-        let (sold, unknown) = (self.units(self.acknowledged()), self.units(self.unknown.load(Ordering::Relaxed)));
-        let mut wrong = Vec::new();
-        if stock.held > unknown {
-            wrong.push(format!("{} units are still held, and only {unknown} are of unknown orders", stock.held));
-        }
-        if !(sold..=sold + unknown).contains(&stock.allocated) {
-            let allocated = stock.allocated;
-            wrong.push(format!("{allocated} units are allocated, of {sold} acknowledged and {unknown} unknown"));
-        }
-        wrong
-    }
-
-    /// A customer's orders are those that were acknowledged, and all are confirmed.
-    async fn wrong_orders(&self, nth: usize, unknown_left: &mut i64) -> anyhow::Result<Vec<String>> {
-        let acknowledged = self.acknowledged[nth].lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let orders = self.orders_of(&self.market.customers[nth]).await?;
-        let kept: HashSet<&str> = orders.iter().map(|order| order.order_id.as_str()).collect();
-        let mut wrong = Vec::new();
-        for lost in acknowledged.iter().filter(|order_id| !kept.contains(order_id.as_str())) {
-            wrong.push(format!("order {lost} was acknowledged and is not there"));
-        }
-        let known: HashSet<&str> = acknowledged.iter().map(String::as_str).collect();
-        if known.len() < acknowledged.len() {
-            wrong.push(format!("{} orders were acknowledged twice", acknowledged.len() - known.len()));
-        }
-        for order in &orders {
-            let order_id = &order.order_id;
-            if order.state() != OrderState::Confirmed {
-                wrong.push(format!("order {order_id} is {:?}", order.state()));
-            }
-            if !known.contains(order_id.as_str()) {
-                *unknown_left -= 1;
-            }
-        }
-        Ok(wrong)
     }
 
     async fn orders_of(&self, customer: &Customer) -> anyhow::Result<Vec<Order>> {
@@ -167,7 +114,7 @@ impl PlaceOrder {
     async fn page_of(&self, customer: &Customer, page: &ListOrdersRequest) -> anyhow::Result<ListOrdersResponse> {
         let list = async || {
             let request = self.souk.request(Some(&customer.token), page.clone());
-            self.souk.orders(0).max_decoding_message_size(usize::MAX).list_orders(request).await
+            self.souk.orders(0).max_decoding_message_size(ANSWER_BYTES_MAX).list_orders(request).await
         };
         Ok(patiently(list).await.context("orders cannot be listed")?.into_inner())
     }
@@ -177,19 +124,18 @@ impl Calls for PlaceOrder {
     async fn call(&self, nth: u64) -> Result<(), CallError> {
         let customer = index(nth, self.market.customers.len());
         let skus = self.dice.throw_different(nth, self.lines);
-        let item = |sku: usize| OrderItem { sku: self.market.skus[sku].clone(), quantity: 1 };
-        let items = skus.into_iter().map(item).collect();
+        let skus: Vec<&String> = skus.into_iter().map(|sku| &self.market.skus[sku]).collect();
+        let items = skus.iter().map(|sku| OrderItem { sku: (*sku).clone(), quantity: 1 }).collect();
         let order = PlaceOrderRequest { request_id: new_id(), items, expected_total: None };
         let request = self.souk.request(Some(&self.market.customers[customer].token), order);
         match self.souk.orders(nth).place_order(request).await {
             Ok(answer) => {
-                let order = answer.into_inner().order.ok_or_else(|| CallError::Wrong("no order in the answer"))?;
-                self.acknowledged[customer].lock().unwrap_or_else(PoisonError::into_inner).push(order.order_id);
-                Ok(())
+                let order = answer.into_inner().order.ok_or(CallError::Wrong("no order in the answer"))?;
+                self.books.acknowledge(customer, &skus, order)
             }
             Err(status) => {
                 if outcome(&status) == Outcome::Unknown {
-                    self.unknown.fetch_add(1, Ordering::Relaxed);
+                    self.books.doubt(&skus);
                 }
                 Err(status.into())
             }
@@ -206,22 +152,22 @@ impl Scenario for PlaceOrder {
     async fn finished(&self) -> anyhow::Result<Option<f64>> {
         let allocated = match &self.tables {
             Some(tables) => self.allocated_in(tables).await?,
-            None => self.stock().await?.allocated,
+            None => self.market.levels(&self.souk).await?.iter().map(|level| level.allocated).sum(),
         };
-        #[expect(clippy::cast_precision_loss, reason = "nobody sells 2^52 units")]
-        let orders = allocated as f64 / self.units(1) as f64;
-        Ok(Some(orders))
+        Ok(Some(as_f64(usize::try_from(allocated)?) / as_f64(self.lines)))
     }
 
     async fn check(&self) -> anyhow::Result<Verdict> {
         let (stock, seconds) = self.settled().await?;
-        let mut violations = self.wrong_stock(&stock);
-        let mut unknown_left = self.unknown.load(Ordering::Relaxed);
-        for nth in 0..self.market.customers.len() {
-            violations.extend(self.wrong_orders(nth, &mut unknown_left).await?);
+        let mut violations = self.books.wrong_stock(&stock);
+        let mut strangers = -self.books.unknown();
+        for (nth, customer) in self.market.customers.iter().enumerate() {
+            let (wrong, more) = self.books.wrong_orders(nth, &self.orders_of(customer).await?);
+            violations.extend(wrong);
+            strangers += more;
         }
-        if unknown_left < 0 {
-            violations.push(format!("{} orders are there that nobody was told of", -unknown_left));
+        if strangers > 0 {
+            violations.push(format!("{strangers} orders are there that nobody was told of"));
         }
         let more = violations.len().saturating_sub(NAMED_MAX);
         violations.truncate(NAMED_MAX);
@@ -229,19 +175,5 @@ impl Scenario for PlaceOrder {
             violations.push(format!("and {more} more"));
         }
         Ok(Verdict { violations, settled_seconds: Some(seconds), news: None })
-    }
-}
-
-/// Units of all products.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stock {
-    held: i64,
-    allocated: i64,
-}
-
-impl Stock {
-    fn of(levels: &[StockLevel]) -> Self {
-        let sum = |units: fn(&StockLevel) -> i64| levels.iter().map(units).sum();
-        Self { held: sum(|level| level.held), allocated: sum(|level| level.allocated) }
     }
 }
