@@ -1,24 +1,51 @@
 //! What the tool can be told.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-use crate::dice::Spread;
+use crate::dice::{Spread, as_f64};
 use crate::load::{Pace, Plan};
 use crate::market::Size;
 use crate::scenario::Audience;
 use crate::souk::Addresses;
 
 /// How fast a Souk is, and whether its answers are right.
+///
+/// Runs make products and customers of their own, under names that tell one run from another, and leave them: do not point it at a shop that
+/// sells.
 #[derive(Debug, Parser)]
 #[command(name = "souk-bench", version)]
 pub(crate) struct Tool {
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Tool {
+    /// What it was told. Ends the process where that cannot be done.
+    pub(crate) fn told() -> Self {
+        Self::of(std::env::args_os()).unwrap_or_else(|error| error.exit())
+    }
+
+    fn of<Word: Into<OsString> + Clone>(words: impl IntoIterator<Item = Word>) -> Result<Self, clap::Error> {
+        let matches = Self::command().try_get_matches_from(words)?;
+        let tool = Self::from_arg_matches(&matches)?;
+        let refused = match (&tool.command, matches.subcommand()) {
+            (Command::Run(run), _) => run.outlasts_tokens(),
+            (Command::Compare(compare), Some((_, flags))) => {
+                compare.ignores(flags).or_else(|| compare.outlasts_tokens())
+            }
+            _ => None,
+        };
+        refused.map_or(Ok(tool), |reason| Err(Self::command().error(ErrorKind::ArgumentConflict, reason)))
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -62,15 +89,34 @@ pub(crate) struct Run {
     pub(crate) load: LoadArgs,
     #[command(flatten)]
     pub(crate) shape: Shape,
+    #[command(flatten)]
+    pub(crate) streams: Streams,
     /// The rates of an open loop: so many calls begin in a second, whatever becomes of them. Several, with commas, are run one after the
     /// other. Without it: a closed loop.
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_parser = rate)]
     pub(crate) rate: Vec<f64>,
     /// Draw latency over load as SVG into this file.
     #[arg(long)]
     pub(crate) plot: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+/// Tokens of a Souk that is running live for ten minutes.
+const TOKENS_LIVE: f64 = 480.0;
+/// Those of a Souk of one's own live for an hour.
+const OWN_TOKENS_LIVE: f64 = 3_000.0;
+
+impl Run {
+    /// Why it is too long, if it is.
+    fn outlasts_tokens(&self) -> Option<String> {
+        let runs = as_f64(self.rate.len().max(1));
+        let seconds = runs * (self.load.seconds + self.load.warm_up);
+        let reason = format!(
+            "{seconds} s of load outlast the tokens of customers: {TOKENS_LIVE} at most, of all rates together"
+        );
+        (seconds > TOKENS_LIVE).then_some(reason)
+    }
 }
 
 /// Where Souk is. Several addresses of one service stand with commas between them.
@@ -128,26 +174,44 @@ impl Login {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct LoadArgs {
     /// Calls in flight.
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, value_parser = count::<1, 20_000>)]
     pub(crate) in_flight: usize,
     /// Seconds that are measured.
     #[arg(long, default_value_t = 10.0, value_parser = seconds)]
     pub(crate) seconds: f64,
     /// Seconds before, which are not.
-    #[arg(long, default_value_t = 2.0, value_parser = seconds)]
+    #[arg(long, default_value_t = 2.0, value_parser = seconds_or_none)]
     pub(crate) warm_up: f64,
     /// Connections to each service.
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 4, value_parser = count::<1, 1_000>)]
     pub(crate) connections: usize,
     /// The deadline of every call, in seconds.
     #[arg(long, default_value_t = 10.0, value_parser = seconds)]
     timeout: f64,
 }
 
-/// From a thousandth of a second to a day.
 fn seconds(text: &str) -> Result<f64, String> {
+    number(text, 0.001..=TOKENS_LIVE)
+}
+
+fn seconds_or_none(text: &str) -> Result<f64, String> {
+    number(text, 0.0..=TOKENS_LIVE)
+}
+
+/// Calls a second.
+fn rate(text: &str) -> Result<f64, String> {
+    number(text, 0.1..=1_000_000.0)
+}
+
+fn number(text: &str, bounds: RangeInclusive<f64>) -> Result<f64, String> {
     let value: f64 = text.parse().map_err(|_| "must be a number".to_owned())?;
-    if (0.001..=86_400.0).contains(&value) { Ok(value) } else { Err("must be 0.001 to 86400".to_owned()) }
+    let (least, most) = (bounds.start(), bounds.end());
+    if bounds.contains(&value) { Ok(value) } else { Err(format!("must be {least} to {most}")) }
+}
+
+fn count<const LEAST: usize, const MOST: usize>(text: &str) -> Result<usize, String> {
+    let value: usize = text.parse().map_err(|_| "must be a whole number".to_owned())?;
+    if (LEAST..=MOST).contains(&value) { Ok(value) } else { Err(format!("must be {LEAST} to {MOST}")) }
 }
 
 impl LoadArgs {
@@ -169,33 +233,40 @@ impl LoadArgs {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Shape {
     /// Products that are made for the run.
-    #[arg(long, default_value_t = 1_000)]
+    #[arg(long, default_value_t = 1_000, value_parser = count::<1, 100_000>)]
     products: usize,
     /// Customers that are made for the run. Each may make so many calls a second only: `stack.reads` and `stack.writes` of the settings.
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 16, value_parser = count::<1, 10_000>)]
     customers: usize,
     /// How calls spread over products.
     #[arg(long, value_enum, default_value_t = Spread::Uniform)]
     pub(crate) spread: Spread,
     /// Lines of an order.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = count::<1, 100>)]
     pub(crate) lines: usize,
-    /// Streams that watch.
-    #[arg(long, default_value_t = 100)]
-    pub(crate) streams: usize,
-    /// Of these, so many that are not read.
-    #[arg(long, default_value_t = 0)]
-    pub(crate) slow_streams: usize,
     /// The same number draws the same products.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
 }
 
+/// Who watches.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Streams {
+    /// Streams that watch.
+    #[arg(long, default_value_t = 100, value_parser = count::<1, 100_000>)]
+    streams: usize,
+    /// Of these, so many that are not read.
+    #[arg(long, default_value_t = 0, value_parser = count::<0, 100_000>)]
+    slow_streams: usize,
+}
+
 impl Shape {
     pub(crate) fn size(&self) -> Size {
-        Size { products: self.products.max(1), customers: self.customers.max(1) }
+        Size { products: self.products, customers: self.customers }
     }
+}
 
+impl Streams {
     pub(crate) fn audience(&self) -> Audience {
         Audience { streams: self.streams, slow: self.slow_streams.min(self.streams) }
     }
@@ -243,19 +314,71 @@ pub(crate) struct Compare {
     #[command(flatten)]
     pub(crate) shape: Shape,
     /// How often ours and the baseline are run in turn.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = count::<1, 100>)]
     pub(crate) pairs: usize,
     /// The folder with the binaries of Souk. Without it: that of this one.
     #[arg(long)]
     pub(crate) binaries: Option<PathBuf>,
     /// Connections to the database, of each service and of the baseline.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=32))]
     pub(crate) pool: u32,
     /// A setting of the services, as they know it: `order.group.batch_max=128`. May be repeated.
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = setting)]
     pub(crate) settings: Vec<(String, String)>,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+impl Comparison {
+    /// What stands fixed in it. Ids of flags.
+    fn fixed(self) -> &'static [&'static str] {
+        match self {
+            Self::GetProduct | Self::Interceptors => &["lines"],
+            Self::PlaceUniformPostgres | Self::PlaceUniformEmbedded => &["spread"],
+            Self::PlaceHot => &["in_flight", "spread"],
+            Self::IdleLatency | Self::Overload => &["in_flight"],
+            Self::Growth => &[],
+            Self::Watch => &["in_flight", "products", "customers", "spread", "lines", "seed"],
+        }
+    }
+
+    /// Runs of one pair, on one Souk.
+    fn runs(self) -> usize {
+        match self {
+            Self::GetProduct
+            | Self::PlaceUniformPostgres
+            | Self::PlaceUniformEmbedded
+            | Self::IdleLatency
+            | Self::Watch => 2,
+            Self::PlaceHot => 4,
+            Self::Interceptors => 5,
+            Self::Growth => 8,
+            Self::Overload => 12,
+        }
+    }
+
+    /// As it is called on the command line.
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+}
+
+impl Compare {
+    /// A flag that was said to a comparison which would not read it.
+    fn ignores(&self, flags: &ArgMatches) -> Option<String> {
+        let said = |flag: &&&str| flags.value_source(flag) == Some(ValueSource::CommandLine);
+        let ignored = |name: &Comparison| Some((name.name(), *name.fixed().iter().find(said)?));
+        let (name, flag) = self.names.iter().find_map(ignored)?;
+        Some(format!("{name} does not read --{}", flag.replace('_', "-")))
+    }
+
+    /// Why it is too long, if it is.
+    fn outlasts_tokens(&self) -> Option<String> {
+        let one = self.load.seconds + self.load.warm_up;
+        let all = |name: &&Comparison| as_f64(name.runs() * self.pairs) * one > OWN_TOKENS_LIVE;
+        let name = self.names.iter().find(all)?.name();
+        Some(format!("{name} would outlast the tokens of customers: fewer --pairs or --seconds"))
+    }
 }
 
 /// Whose settings there are.
@@ -301,6 +424,51 @@ pub(crate) enum Dress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn told(words: &str) -> Result<Tool, String> {
+        Tool::of(words.split(' ')).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_cannot_be_measured_is_refused() {
+        for good in ["run get-product --warm-up 0", "run shop --rate 1,20000", "compare growth --lines 100 --pairs 1"] {
+            told(&format!("bench {good}")).unwrap();
+        }
+        for (bad, why) in [
+            ("run shop --in-flight 0", "must be 1 to 20000"),
+            ("run shop --rate 0", "must be 0.1 to 1000000"),
+            ("run shop --rate nan", "must be 0.1 to 1000000"),
+            ("run shop --rate inf", "must be 0.1 to 1000000"),
+            ("run place-order --lines 101", "must be 1 to 100"),
+            ("run place-order --products 0", "must be 1 to 100000"),
+            ("run place-order --connections 0", "must be 1 to 1000"),
+            ("run place-order --seconds 481", "must be 0.001 to 480"),
+            ("run place-order --seconds 200 --rate 1,2,3", "outlast the tokens of customers: 480 at most"),
+            ("compare growth --pairs 0", "must be 1 to 100"),
+            ("compare growth --seconds 480", "growth would outlast the tokens"),
+            ("compare growth --set orders.group.batch_max=1", "orders.group.batch_max is no setting"),
+        ] {
+            let error = told(&format!("bench {bad}")).unwrap_err();
+            assert!(error.contains(why), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_comparison_refuses_what_it_would_not_read() {
+        assert!(told("bench compare get-product --lines 3").unwrap_err().contains("get-product does not read --lines"));
+        let hot = told("bench compare growth place-hot --in-flight 3").unwrap_err();
+        assert!(hot.contains("place-hot does not read --in-flight"), "{hot}");
+        assert!(told("bench compare watch --streams 3").unwrap_err().contains("unexpected argument"));
+    }
+
+    #[test]
+    fn every_flag_that_a_comparison_does_not_read_is_one() {
+        let command = Tool::command();
+        let compare = command.find_subcommand("compare").unwrap();
+        for flag in Comparison::value_variants().iter().flat_map(|name| name.fixed()) {
+            assert!(compare.get_arguments().any(|argument| argument.get_id() == flag), "{flag}");
+        }
+    }
 
     #[test]
     fn a_setting_has_a_name_that_a_service_may_know() {

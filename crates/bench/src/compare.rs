@@ -167,8 +167,7 @@ pub(crate) async fn compare(args: &Compare) -> anyhow::Result<Ended> {
         };
         bench.progress.clear();
         let problems = problems(*name, &runs);
-        let name = clap::ValueEnum::to_possible_value(name).map(|value| value.get_name().to_owned());
-        let compared = Compared { name: name.unwrap_or_default(), load_before, runs, goals, problems };
+        let compared = Compared { name: name.name(), load_before, runs, goals, problems };
         show(&format!("{}, load of the machine before it: {load_before:.1}", compared.name))?;
         compared.goals.iter().try_for_each(|goal| show(&format!("  {goal}")))?;
         compared.problems.iter().try_for_each(|problem| show(&format!("  FAILED: {problem}")))?;

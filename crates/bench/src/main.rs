@@ -23,7 +23,6 @@ mod stats;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{Command, Tool};
@@ -39,16 +38,18 @@ enum Ended {
 }
 
 fn main() -> anyhow::Result<ExitCode> {
-    let tool = Tool::parse();
+    let tool = Tool::told();
     // The same runtime as that of the services, also where it serves as a baseline.
     let runtime = souk_runtime::runtime(0)?;
     let ended = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
+        let mut hang_up = signal(SignalKind::hangup())?;
         // Whatever was started ends with the future that has started it.
         tokio::select! {
             ended = run(tool.command) => ended,
             _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
             _ = terminate.recv() => anyhow::bail!("terminated"),
+            _ = hang_up.recv() => anyhow::bail!("the terminal is gone"),
         }
     });
     runtime.shutdown_timeout(Duration::from_secs(1));

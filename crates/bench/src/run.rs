@@ -33,7 +33,7 @@ pub(crate) async fn run(args: &Run) -> anyhow::Result<Ended> {
         ScenarioName::PlaceOrder => measure_all(args, place_order(args, souk, market), &progress).await?,
         ScenarioName::Watch => {
             let sku = market.skus[0].clone();
-            let watch = Watch::start(souk, sku, args.shape.audience(), &progress).await?;
+            let watch = Watch::start(souk, sku, args.streams.audience(), &progress).await?;
             measure_all(args, watch, &progress).await?
         }
         ScenarioName::Shop => measure_all(args, shop(args, souk, market, &progress).await?, &progress).await?,
