@@ -192,6 +192,7 @@ mod tests {
         Report {
             scenario: "place-order".to_owned(),
             pace: Pace::InFlight(64),
+            sent_late: None,
             window_seconds: 1.0,
             answered: count,
             per_second: 1.0,
@@ -201,6 +202,7 @@ mod tests {
             cost: None,
             settled_seconds: None,
             published_seconds: None,
+            kinds: Vec::new(),
             news: None,
             remarks: Vec::new(),
             violations: violations.iter().map(|&violation| violation.to_owned()).collect(),

@@ -40,10 +40,28 @@ pub(crate) struct Plan {
     pub(crate) window: Duration,
 }
 
+/// One call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call {
+    /// Its number, which decides what it asks for.
+    pub(crate) nth: u64,
+    /// When it is due.
+    pub(crate) due: Instant,
+    /// Whether that is within the window.
+    pub(crate) counts: bool,
+}
+
+impl Call {
+    /// One that is made outside of a run.
+    pub(crate) fn uncounted(nth: u64) -> Self {
+        Self { nth, due: Instant::now(), counts: false }
+    }
+}
+
 /// Calls of one kind.
 pub(crate) trait Calls: Send + Sync + 'static {
-    /// Makes call number `nth`, which decides what it asks for.
-    fn call(&self, nth: u64) -> impl Future<Output = Result<(), CallError>> + Send;
+    /// Makes a call.
+    fn call(&self, call: Call) -> impl Future<Output = Result<(), CallError>> + Send;
 }
 
 /// Why a call has not gone well.
@@ -124,7 +142,9 @@ impl<C: Calls> Source<C> {
     /// Makes the next call, which was due at `due`.
     async fn call(&self, due: Instant) {
         let nth = self.next.fetch_add(1, Ordering::Relaxed);
-        let result = self.calls.call(nth).await;
+        let call = Call { nth, due, counts: self.recorder.counts(due) };
+        self.recorder.record_sent(&call);
+        let result = self.calls.call(call).await;
         let count = if result.is_ok() { &self.live.done } else { &self.live.failed };
         count.fetch_add(1, Ordering::Relaxed);
         self.recorder.record(nth, due, due.elapsed(), result.err().as_ref());
@@ -228,7 +248,7 @@ mod tests {
     struct Hiccup(Mutex<()>);
 
     impl Calls for Hiccup {
-        async fn call(&self, nth: u64) -> Result<(), CallError> {
+        async fn call(&self, Call { nth, .. }: Call) -> Result<(), CallError> {
             let _alone = self.0.lock().await;
             if nth == 0 {
                 tokio::time::sleep(Duration::from_millis(200)).await;
@@ -253,7 +273,7 @@ mod tests {
     struct Half;
 
     impl Calls for Half {
-        async fn call(&self, nth: u64) -> Result<(), CallError> {
+        async fn call(&self, Call { nth, .. }: Call) -> Result<(), CallError> {
             if nth.is_multiple_of(2) { Ok(()) } else { Err(Status::unavailable("no").into()) }
         }
     }
@@ -265,13 +285,14 @@ mod tests {
         assert_eq!(measured.failures.iter().map(|failure| failure.count).collect::<Vec<_>>(), [100]);
         assert_eq!((measured.failures[0].code.as_str(), measured.failures[0].reason.as_str()), ("UNAVAILABLE", ""));
         assert!((measured.per_second() - 250.0).abs() < 1.0);
+        assert_eq!(measured.sent_late.count(), 200, "so many were sent");
     }
 
     /// Every tenth answer is about something else.
     struct Mistaken;
 
     impl Calls for Mistaken {
-        async fn call(&self, nth: u64) -> Result<(), CallError> {
+        async fn call(&self, Call { nth, .. }: Call) -> Result<(), CallError> {
             if nth.is_multiple_of(10) { Err(CallError::Wrong("about something else")) } else { Ok(()) }
         }
     }

@@ -61,6 +61,7 @@ pub(crate) async fn measure<S: Scenario>(
     Ok(Report {
         scenario: scenario.name(),
         pace: plan.pace,
+        sent_late: measured.sent_late.summary(),
         window_seconds: measured.window.as_secs_f64(),
         answered: measured.answered,
         per_second: measured.per_second(),
@@ -70,6 +71,7 @@ pub(crate) async fn measure<S: Scenario>(
         failures: measured.failures,
         settled_seconds: verdict.settled_seconds,
         published_seconds: None,
+        kinds: verdict.kinds,
         news: verdict.news,
         remarks: [before.remarks, after.remarks].concat(),
         violations,

@@ -69,6 +69,7 @@ mod tests {
         Report {
             scenario: "get-product".to_owned(),
             pace: Pace::PerSecond(rate),
+            sent_late: None,
             window_seconds: 1.0,
             answered: 10,
             per_second: rate,
@@ -78,6 +79,7 @@ mod tests {
             cost: None,
             settled_seconds: None,
             published_seconds: None,
+            kinds: Vec::new(),
             news: None,
             remarks: Vec::new(),
             violations: Vec::new(),

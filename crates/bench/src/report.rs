@@ -19,6 +19,8 @@ pub(crate) struct Report {
     pub(crate) scenario: String,
     /// How calls came.
     pub(crate) pace: Pace,
+    /// How late calls were sent, which were due within the window. In a closed loop none is.
+    pub(crate) sent_late: Option<Summary>,
     /// The time in which calls were counted.
     pub(crate) window_seconds: f64,
     /// Answers that came within it.
@@ -37,12 +39,21 @@ pub(crate) struct Report {
     pub(crate) settled_seconds: Option<f64>,
     /// How long it took after that until all events were published, where that is known.
     pub(crate) published_seconds: Option<f64>,
+    /// Where calls are of several kinds: latencies of each.
+    pub(crate) kinds: Vec<Kind>,
     /// How changes became known to those who watch.
     pub(crate) news: Option<News>,
     /// What makes the figures worth less.
     pub(crate) remarks: Vec<String>,
     /// What was wrong in the end.
     pub(crate) violations: Vec<String>,
+}
+
+/// Calls of one kind among several.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Kind {
+    pub(crate) name: &'static str,
+    pub(crate) latency: Option<Summary>,
 }
 
 impl Report {
@@ -68,11 +79,25 @@ impl Report {
             writeln!(text, "  {name:<30} {value}").expect("a string takes all");
         };
         row("throughput", format!("{:.1}/s ({} answered)", self.per_second, self.answered));
+        if let (Pace::PerSecond(_), Some(late)) = (self.pace, &self.sent_late) {
+            row(
+                "sent",
+                format!(
+                    "{}, {} late on average, {} at most",
+                    late.count,
+                    milliseconds(late.mean_us),
+                    milliseconds(late.max_us)
+                ),
+            );
+        }
         if let Some(finished) = self.finished_per_second {
             row("orders brought to their end", format!("{finished:.1}/s"));
         }
         if let Some(latency) = &self.latency {
             row("latency p50 p90 p99 p99.9 max", quantiles(latency));
+        }
+        for Kind { name, latency } in &self.kinds {
+            row(name, latency.as_ref().map_or_else(|| "none answered".to_owned(), quantiles));
         }
         if let Some(news) = &self.news {
             if let Some(latency) = &news.latency {
@@ -155,6 +180,7 @@ mod tests {
         let report = Report {
             scenario: "place-order".to_owned(),
             pace: Pace::InFlight(64),
+            sent_late: None,
             window_seconds: 10.0,
             answered: 12_345,
             per_second: 1_234.5,
@@ -170,6 +196,7 @@ mod tests {
             cost: None,
             settled_seconds: None,
             published_seconds: None,
+            kinds: Vec::new(),
             news: None,
             remarks: Vec::new(),
             violations: vec!["3 units are still held".to_owned()],

@@ -9,6 +9,7 @@ mod shop;
 mod watch;
 
 use crate::load::Calls;
+use crate::report::Kind;
 
 pub(crate) use get_product::GetProduct;
 pub(crate) use get_user::GetUser;
@@ -41,6 +42,8 @@ pub(crate) struct Verdict {
     pub(crate) violations: Vec<String>,
     /// How long the work went on after the last answer, in seconds.
     pub(crate) settled_seconds: Option<f64>,
+    /// Where calls are of several kinds: latencies of each.
+    pub(crate) kinds: Vec<Kind>,
     /// How changes became known to those who watch.
     pub(crate) news: Option<News>,
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use tonic::Status;
 
 use super::sql::{EVENT, Pool};
-use crate::load::{CallError, Calls};
+use crate::load::{Call, CallError, Calls};
 use crate::scenario::Scenario;
 
 /// See the module. A call is so many commits, each of one row.
@@ -40,7 +40,7 @@ impl Commits {
 }
 
 impl Calls for Commits {
-    async fn call(&self, _: u64) -> Result<(), CallError> {
+    async fn call(&self, _: Call) -> Result<(), CallError> {
         for _ in 0..self.each {
             self.commit().await.map_err(|error| Status::internal(error.to_string()))?;
         }

@@ -12,7 +12,7 @@ use sqlx::{Database, Decode, Encode, Executor, FromRow, IntoArguments, PgPool, S
 use tonic::Status;
 
 use crate::dice::{Dice, Spread};
-use crate::load::{CallError, Calls};
+use crate::load::{Call, CallError, Calls};
 use crate::scenario::{Scenario, Verdict};
 
 /// Nobody buys so much.
@@ -194,7 +194,7 @@ where
 }
 
 impl Calls for PlainOrders {
-    async fn call(&self, nth: u64) -> Result<(), CallError> {
+    async fn call(&self, Call { nth, .. }: Call) -> Result<(), CallError> {
         match self.place(nth).await {
             Ok(()) => {
                 self.acknowledged.fetch_add(1, Ordering::Relaxed);
@@ -240,7 +240,7 @@ mod tests {
         let wanted = Wanted { products: 10, spread: Spread::Zipf, lines: 3, seed: 1 };
         let plain = PlainOrders::on_sqlite(&folder.path().join("plain.sqlite"), &wanted).await.unwrap();
         for nth in 0..20 {
-            plain.call(nth).await.unwrap();
+            plain.call(Call::uncounted(nth)).await.unwrap();
         }
         assert_eq!(plain.check().await.unwrap().violations, Vec::<String>::new());
         let Pool::Sqlite(pool) = &plain.pool else { panic!("it is on SQLite") };

@@ -8,7 +8,7 @@ use serde::Serialize;
 use souk_proto_common::failure::reason_of;
 use tonic::Code;
 
-use super::CallError;
+use super::{Call, CallError};
 use crate::stats::Latencies;
 
 /// Callers rarely meet at one lock.
@@ -25,6 +25,7 @@ pub(super) struct Recorder {
 struct Shard {
     latencies: Latencies,
     answered: u64,
+    sent_late: Latencies,
     failures: BTreeMap<(String, String), u64>,
     wrong: BTreeMap<&'static str, u64>,
 }
@@ -37,6 +38,8 @@ pub(crate) struct Measured {
     /// Answers that came within the window. Where more is asked than can be served, they are fewer than the calls that were due in it and
     /// answered some time.
     pub(crate) answered: u64,
+    /// How long after they were due calls were sent, which is the benchmark's own fault.
+    pub(crate) sent_late: Latencies,
     /// Of the others, most frequent first.
     pub(crate) failures: Vec<Failures>,
     /// Answers that were wrong, by what was, whenever they came.
@@ -66,9 +69,21 @@ impl Recorder {
         self.to
     }
 
+    /// Whether what is due then is due within the window.
+    pub(super) fn counts(&self, due: Instant) -> bool {
+        (self.from..self.to).contains(&due)
+    }
+
+    /// A call is sent now.
+    pub(super) fn record_sent(&self, call: &Call) {
+        if call.counts {
+            self.shard(call.nth).sent_late.record(call.due.elapsed());
+        }
+    }
+
     pub(super) fn record(&self, nth: u64, due: Instant, latency: Duration, failure: Option<&CallError>) {
         let answered_at = due + latency;
-        if failure.is_none() && (self.from..self.to).contains(&answered_at) {
+        if failure.is_none() && self.counts(answered_at) {
             self.shard(nth).answered += 1;
         }
         if let Some(CallError::Wrong(what)) = failure {
@@ -90,7 +105,7 @@ impl Recorder {
     }
 
     fn in_shard(&self, nth: u64, due: Instant, note: impl FnOnce(&mut Shard)) {
-        if (self.from..self.to).contains(&due) {
+        if self.counts(due) {
             note(&mut self.shard(nth));
         }
     }
@@ -101,12 +116,13 @@ impl Recorder {
     }
 
     pub(super) fn measured(&self) -> Measured {
-        let (mut latencies, mut answered) = (Latencies::default(), 0);
+        let (mut latencies, mut sent_late, mut answered) = (Latencies::default(), Latencies::default(), 0);
         let mut counts: BTreeMap<(String, String), u64> = BTreeMap::new();
         let mut wrong: BTreeMap<&'static str, u64> = BTreeMap::new();
         for shard in &self.shards {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             latencies.add(&shard.latencies);
+            sent_late.add(&shard.sent_late);
             answered += shard.answered;
             for (kind, count) in &shard.failures {
                 *counts.entry(kind.clone()).or_default() += count;
@@ -118,7 +134,7 @@ impl Recorder {
         let mut failures: Vec<Failures> =
             counts.into_iter().map(|((code, reason), count)| Failures { code, reason, count }).collect();
         failures.sort_by_key(|failure| std::cmp::Reverse(failure.count));
-        Measured { latencies, answered, failures, wrong, window: self.to - self.from }
+        Measured { latencies, answered, sent_late, failures, wrong, window: self.to - self.from }
     }
 }
 

@@ -4,7 +4,7 @@ use souk_proto_inventory::v1::GetProductRequest;
 
 use super::Scenario;
 use crate::dice::Dice;
-use crate::load::{CallError, Calls};
+use crate::load::{Call, CallError, Calls};
 use crate::market::Market;
 use crate::souk::{Souk, index};
 
@@ -18,7 +18,7 @@ pub(crate) struct GetProduct {
 }
 
 impl Calls for GetProduct {
-    async fn call(&self, nth: u64) -> Result<(), CallError> {
+    async fn call(&self, Call { nth, .. }: Call) -> Result<(), CallError> {
         let sku = &self.market.skus[self.dice.throw(nth, 0)];
         let customer = &self.market.customers[index(nth, self.market.customers.len())];
         let request = self.souk.request(Some(&customer.token), GetProductRequest { sku: sku.clone() });

@@ -3,7 +3,7 @@
 use souk_proto_user::v1::GetUserRequest;
 
 use super::Scenario;
-use crate::load::{CallError, Calls};
+use crate::load::{Call, CallError, Calls};
 use crate::market::Market;
 use crate::souk::{Souk, index};
 
@@ -14,7 +14,7 @@ pub(crate) struct GetUser {
 }
 
 impl Calls for GetUser {
-    async fn call(&self, nth: u64) -> Result<(), CallError> {
+    async fn call(&self, Call { nth, .. }: Call) -> Result<(), CallError> {
         let customer = &self.market.customers[index(nth, self.market.customers.len())];
         let request = GetUserRequest { user_id: customer.user_id.clone() };
         let answer = self.souk.users(nth).get_user(self.souk.request(Some(&customer.token), request)).await?;

@@ -7,7 +7,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use souk_proto_order::v1::ListOrdersRequest;
 
 use super::{PlaceOrder, Scenario, Verdict};
-use crate::load::{CallError, Calls};
+use crate::load::{Call, CallError, Calls};
 use crate::progress::Progress;
 use crate::souk::index;
 
@@ -28,7 +28,7 @@ impl ListOrders {
         progress.phase("placing the orders that will be listed", many);
         let place = async |nth| {
             progress.step();
-            orders.call(nth).await
+            orders.call(Call::uncounted(nth)).await
         };
         let placed = stream::iter(0..u64::try_from(many)?).map(place).buffer_unordered(AT_A_TIME);
         placed.try_collect::<()>().await.context("an order cannot be placed")?;
@@ -37,7 +37,7 @@ impl ListOrders {
 }
 
 impl Calls for ListOrders {
-    async fn call(&self, nth: u64) -> Result<(), CallError> {
+    async fn call(&self, Call { nth, .. }: Call) -> Result<(), CallError> {
         let (souk, customers) = (&self.orders.souk, &self.orders.market.customers);
         let customer = &customers[index(nth, customers.len())];
         let page_size = i32::try_from(PAGE).unwrap_or(i32::MAX);

@@ -3,7 +3,7 @@
 use souk_proto_user::v1::LoginRequest;
 
 use super::Scenario;
-use crate::load::{CallError, Calls};
+use crate::load::{Call, CallError, Calls};
 use crate::market::Market;
 use crate::souk::{Souk, index};
 
@@ -14,7 +14,7 @@ pub(crate) struct Login {
 }
 
 impl Calls for Login {
-    async fn call(&self, nth: u64) -> Result<(), CallError> {
+    async fn call(&self, Call { nth, .. }: Call) -> Result<(), CallError> {
         let customer = &self.market.customers[index(nth, self.market.customers.len())];
         let request = LoginRequest { email: customer.email.clone(), password: self.market.password.clone() };
         let answer = self.souk.auth(nth).login(self.souk.request(None, request)).await?.into_inner();

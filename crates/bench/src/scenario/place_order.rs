@@ -14,7 +14,7 @@ use souk_testkit::shop::new_id;
 use self::books::Books;
 use super::{Scenario, Verdict};
 use crate::dice::{Dice, Spread, as_f64};
-use crate::load::{CallError, Calls};
+use crate::load::{Call, CallError, Calls};
 use crate::market::{Customer, Market};
 use crate::souk::{Souk, index, patiently};
 
@@ -121,7 +121,7 @@ impl PlaceOrder {
 }
 
 impl Calls for PlaceOrder {
-    async fn call(&self, nth: u64) -> Result<(), CallError> {
+    async fn call(&self, Call { nth, .. }: Call) -> Result<(), CallError> {
         let customer = index(nth, self.market.customers.len());
         let skus = self.dice.throw_different(nth, self.lines);
         let skus: Vec<&String> = skus.into_iter().map(|sku| &self.market.skus[sku]).collect();
@@ -174,6 +174,6 @@ impl Scenario for PlaceOrder {
         if more > 0 {
             violations.push(format!("and {more} more"));
         }
-        Ok(Verdict { violations, settled_seconds: Some(seconds), news: None })
+        Ok(Verdict { violations, settled_seconds: Some(seconds), ..Verdict::default() })
     }
 }

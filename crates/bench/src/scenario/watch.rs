@@ -15,7 +15,7 @@ use tonic::{Status, Streaming};
 
 use self::readers::Readers;
 use super::{Scenario, Verdict};
-use crate::load::{CallError, Calls};
+use crate::load::{Call, CallError, Calls};
 use crate::progress::Progress;
 use crate::souk::{Souk, patiently};
 
@@ -62,7 +62,7 @@ impl Watch {
 }
 
 impl Calls for Watch {
-    async fn call(&self, nth: u64) -> Result<(), CallError> {
+    async fn call(&self, call: Call) -> Result<(), CallError> {
         let request = ReceiveRequest {
             request_id: new_id(),
             sku: self.sku.clone(),
@@ -71,10 +71,9 @@ impl Calls for Watch {
             ..ReceiveRequest::default()
         };
         let admin = self.souk.admin().map_err(|error| Status::unauthenticated(error.to_string()))?;
-        let began = Instant::now();
-        let answer = self.souk.stock(nth).receive(self.souk.request(Some(admin), request)).await?.into_inner();
+        let answer = self.souk.stock(call.nth).receive(self.souk.request(Some(admin), request)).await?.into_inner();
         let level = answer.level.ok_or_else(|| CallError::Wrong("no level in the answer"))?;
-        self.readers.board.changed(level.version, began);
+        self.readers.board.changed(level.version, &call);
         Ok(())
     }
 }
@@ -106,7 +105,7 @@ impl Scenario for Watch {
         if late > 0 {
             violations.push(format!("{late} slow readers do not come to know the last change when they read"));
         }
-        Ok(Verdict { violations, settled_seconds: None, news: Some(board.news()) })
+        Ok(Verdict { violations, news: Some(board.news()), ..Verdict::default() })
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tonic::Streaming;
 
 use super::{connections, watch};
+use crate::load::Call;
 use crate::progress::Progress;
 use crate::souk::Souk;
 use crate::stats::{Latencies, Summary};
@@ -31,8 +32,8 @@ pub(super) struct Readers {
 pub(super) struct Board {
     /// The version of the first snapshot: changes count from there.
     base: i64,
-    /// When each change was begun; none: its answer has not come yet.
-    begun: RwLock<Vec<Option<Instant>>>,
+    /// The calls that have made each change; none: its answer has not come yet.
+    changes: RwLock<Vec<Option<Call>>>,
     /// The version that each reader knows.
     positions: Vec<AtomicI64>,
     latencies: Vec<Mutex<Latencies>>,
@@ -46,11 +47,12 @@ pub(super) struct Board {
 /// How changes became known.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct News {
-    /// From the beginning of a change until a reader knew of it, or of a newer one; for each change and each reader.
+    /// From when a change was due until a reader knew of it, or of a newer one; for each reader and each change that was due within the
+    /// window.
     pub(crate) latency: Option<Summary>,
     /// Changes that became known, each counted for each reader.
     pub(crate) known: u64,
-    /// Messages that said so: fewer, where several changes were told as one.
+    /// Messages that came meanwhile: fewer, where several changes were told as one.
     pub(crate) messages: u64,
 }
 
@@ -66,7 +68,7 @@ impl Readers {
         let base = streams.iter().map(|(version, _)| *version).max().unwrap_or_default();
         let board = Arc::new(Board {
             base,
-            begun: RwLock::default(),
+            changes: RwLock::default(),
             positions: streams.iter().map(|(version, _)| AtomicI64::new(*version)).collect(),
             latencies: (0..SHARDS).map(|_| Mutex::default()).collect(),
             messages: AtomicU64::new(0),
@@ -108,19 +110,19 @@ async fn read(board: Arc<Board>, nth: usize, mut stream: Stock) {
 }
 
 impl Board {
-    /// A change has this version, and was begun then.
-    pub(super) fn changed(&self, version: i64, began: Instant) {
+    /// A change has this version, and was made by this call.
+    pub(super) fn changed(&self, version: i64, call: &Call) {
         let Ok(nth) = usize::try_from(version - self.base - 1) else { return };
-        let mut changes = self.begun.write().unwrap_or_else(PoisonError::into_inner);
+        let mut changes = self.changes.write().unwrap_or_else(PoisonError::into_inner);
         if changes.len() <= nth {
             changes.resize(nth + 1, None);
         }
-        changes[nth] = Some(began);
+        changes[nth] = Some(*call);
     }
 
     /// The last change whose answer has come.
     pub(super) fn last(&self) -> i64 {
-        let many = self.begun.read().unwrap_or_else(PoisonError::into_inner).len();
+        let many = self.changes.read().unwrap_or_else(PoisonError::into_inner).len();
         self.base + i64::try_from(many).unwrap_or(i64::MAX)
     }
 
@@ -138,16 +140,16 @@ impl Board {
             self.backwards.fetch_add(1, Ordering::Relaxed);
         }
         early.extend((before + 1..=version).map(|version| (version, now)));
-        let changes = self.begun.read().unwrap_or_else(PoisonError::into_inner);
+        let changes = self.changes.read().unwrap_or_else(PoisonError::into_inner);
         let mut latencies = self.latencies[nth % SHARDS].lock().unwrap_or_else(PoisonError::into_inner);
         early.retain(|(version, at)| {
             let change = usize::try_from(version - self.base - 1).ok();
-            let began = change.and_then(|change| changes.get(change).copied().flatten());
-            if let Some(began) = began {
-                latencies.record(at.saturating_duration_since(began));
+            let call = change.and_then(|change| changes.get(change).copied().flatten());
+            if let Some(call) = call.filter(|call| call.counts) {
+                latencies.record(at.saturating_duration_since(call.due));
             }
             // What was changed before anybody counted is not counted.
-            began.is_none() && *version > self.base
+            call.is_none() && *version > self.base
         });
     }
 
@@ -194,7 +196,7 @@ mod tests {
     fn board(readers: usize) -> Board {
         Board {
             base: 10,
-            begun: RwLock::default(),
+            changes: RwLock::default(),
             positions: (0..readers).map(|_| AtomicI64::new(10)).collect(),
             latencies: (0..SHARDS).map(|_| Mutex::default()).collect(),
             messages: AtomicU64::new(0),
@@ -207,18 +209,22 @@ mod tests {
     fn a_newer_change_makes_older_ones_known_and_one_may_be_known_before_its_answer() {
         let board = board(2);
         let mut early = Vec::new();
-        board.changed(11, Instant::now());
-        board.changed(12, Instant::now());
+        let call = Call { counts: true, ..Call::uncounted(0) };
+        board.changed(11, &call);
+        board.changed(12, &call);
         board.known(0, 13, &mut early);
-        assert_eq!(early.len(), 1, "nobody has said when 13 was begun");
-        board.changed(13, Instant::now());
-        board.changed(14, Instant::now());
+        assert_eq!(early.len(), 1, "nobody has said when 13 was due");
+        board.changed(13, &call);
+        board.changed(14, &call);
         board.known(0, 14, &mut early);
         assert!(early.is_empty());
         assert_eq!((board.last(), board.behind(14), board.behind(10)), (14, 1, 0));
         let news = board.news();
         assert_eq!((news.known, news.messages), (4, 2));
         assert_eq!(board.news().known, 0, "it counts from the last time");
+        board.changed(15, &Call::uncounted(0));
+        board.known(0, 15, &mut early);
+        assert_eq!((board.news().known, early.len()), (0, 0), "15 was not due within the window");
         board.known(0, 12, &mut early);
         assert_eq!(board.backwards.load(Ordering::Relaxed), 1);
     }
