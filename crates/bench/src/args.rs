@@ -417,6 +417,8 @@ pub(crate) enum Dress {
     Bare,
     /// Our interceptors, on tonic's own server.
     Stack,
+    /// The same, with a collector of traces which none is sent to.
+    Sampled,
     /// Our interceptors, on our server: all that a service has.
     Whole,
 }

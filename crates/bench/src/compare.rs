@@ -35,14 +35,27 @@ struct Compared {
     name: String,
     /// Processes that wanted to run on this machine in the minute before it began. Above its cores, figures are worth little.
     load_before: f32,
-    runs: Vec<Pairs>,
+    runs: Vec<Runs>,
     goals: Vec<Goal>,
     /// Why the goals prove nothing; none: they do.
     problems: Vec<String>,
 }
 
+/// Runs that belong together.
+#[derive(Clone, Debug, Serialize)]
+struct Runs {
+    what: String,
+    reports: Vec<Report>,
+}
+
+/// What a comparison comes to.
+struct Outcome {
+    runs: Vec<Runs>,
+    goals: Vec<Goal>,
+}
+
 /// Runs in turn.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default)]
 struct Pairs {
     ours: Vec<Report>,
     baseline: Vec<Report>,
@@ -53,15 +66,21 @@ impl Pairs {
     fn each(&self, number: impl Fn(&Report, &Report) -> Option<f64>) -> Vec<Option<f64>> {
         self.ours.iter().zip(&self.baseline).map(|(ours, baseline)| number(ours, baseline)).collect()
     }
+
+    /// As they are written.
+    fn into_runs(self) -> [Runs; 2] {
+        let runs = |what: &str, reports| Runs { what: what.to_owned(), reports };
+        [runs("ours", self.ours), runs("baseline", self.baseline)]
+    }
 }
 
 /// Of fewer answers, or changes of what is watched, nothing is concluded.
 const ANSWERED_MIN: u64 = 30;
 
 /// Why what is compared proves nothing: wrong answers, hardly any, or calls that failed, where nothing was asked that could not be done.
-fn problems(name: Comparison, runs: &[Pairs]) -> Vec<String> {
+fn problems(name: Comparison, runs: &[Runs]) -> Vec<String> {
     let mut problems = Vec::new();
-    for report in runs.iter().flat_map(|pairs| pairs.ours.iter().chain(&pairs.baseline)) {
+    for report in runs.iter().flat_map(|runs| &runs.reports) {
         let (scenario, pace) = (&report.scenario, report.pace);
         if !report.is_right() {
             problems.push(format!("{scenario}, {pace}: something was wrong"));
@@ -121,11 +140,9 @@ impl Bench<'_> {
         plan: &Plan,
     ) -> anyhow::Result<Pairs> {
         let mut pairs = Pairs::default();
-        for _ in 0..self.args.pairs.max(1) {
+        for _ in 0..self.args.pairs {
             pairs.ours.push(self.ours(rig, &ours, plan).await?);
-            let report = measure(baseline.scenario, plan, baseline.meters, &self.progress).await?;
-            self.show(&report)?;
-            pairs.baseline.push(report);
+            pairs.baseline.push(self.baseline(&baseline, plan).await?);
         }
         Ok(pairs)
     }
@@ -138,13 +155,21 @@ impl Bench<'_> {
             report.violations.push(format!("{} events are not published, and get no fewer", backlog.left));
         }
         report.violations.extend(rig.violations().await?);
-        self.show(&report)?;
+        self.tell(&report.table())?;
         Ok(report)
     }
 
-    fn show(&self, report: &Report) -> anyhow::Result<()> {
+    /// A run of something that is not ours.
+    async fn baseline<S: Scenario>(&self, side: &Side<'_, S>, plan: &Plan) -> anyhow::Result<Report> {
+        let report = measure(side.scenario, plan, side.meters, &self.progress).await?;
+        self.tell(&report.table())?;
+        Ok(report)
+    }
+
+    /// Says something to people.
+    fn tell(&self, text: &str) -> anyhow::Result<()> {
         self.progress.clear();
-        show(&report.table())
+        show(text)
     }
 }
 
@@ -154,7 +179,7 @@ pub(crate) async fn compare(args: &Compare) -> anyhow::Result<Ended> {
     let mut all = Vec::with_capacity(args.names.len());
     for name in &args.names {
         let load_before = procfs::LoadAverage::current()?.one;
-        let (runs, goals) = match name {
+        let Outcome { runs, goals } = match name {
             Comparison::GetProduct => get_product::compare(&bench).await?,
             Comparison::PlaceUniformPostgres => place::uniform(&bench, Form::Postgres).await?,
             Comparison::PlaceUniformEmbedded => place::uniform(&bench, Form::Embedded).await?,
@@ -168,10 +193,10 @@ pub(crate) async fn compare(args: &Compare) -> anyhow::Result<Ended> {
         bench.progress.clear();
         let problems = problems(*name, &runs);
         let compared = Compared { name: name.name(), load_before, runs, goals, problems };
-        show(&format!("{}, load of the machine before it: {load_before:.1}", compared.name))?;
-        compared.goals.iter().try_for_each(|goal| show(&format!("  {goal}")))?;
-        compared.problems.iter().try_for_each(|problem| show(&format!("  FAILED: {problem}")))?;
-        show("")?;
+        bench.tell(&format!("{}, load of the machine before it: {load_before:.1}", compared.name))?;
+        compared.goals.iter().try_for_each(|goal| bench.tell(&format!("  {goal}")))?;
+        compared.problems.iter().try_for_each(|problem| bench.tell(&format!("  FAILED: {problem}")))?;
+        bench.tell("")?;
         all.push(compared);
     }
     if let Some(file) = &args.output.json {
@@ -211,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_comparison_fails_by_wrong_answers_by_failed_calls_and_by_too_few() {
-        let of = |name, report| problems(name, &[Pairs { ours: vec![report], baseline: Vec::new() }]).len();
+        let of = |name, report| problems(name, &[Runs { what: String::new(), reports: vec![report] }]).len();
         assert_eq!(of(Comparison::PlaceHot, report(100, 0, &[])), 0);
         assert_eq!(of(Comparison::PlaceHot, report(100, 1, &[])), 1);
         assert_eq!(of(Comparison::Overload, report(100, 1, &[])), 0);

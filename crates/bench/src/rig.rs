@@ -86,6 +86,8 @@ impl Rig {
         let own = std::env::current_exe()?;
         let beside = own.parent().context("a program lies in a folder")?;
         let binaries = config.binaries.clone().unwrap_or_else(|| beside.to_owned());
+        // They are started in folders of their own.
+        let binaries = binaries.canonicalize().with_context(|| format!("{} is not there", binaries.display()))?;
         // What it is started with is made for tests, which fail by a panic.
         let starting = async {
             match config.form {
@@ -150,6 +152,25 @@ impl Rig {
         let violations = invariants::check(&mut tx).await?;
         let text = |found: &invariants::Violation| format!("{}, {}: {}", found.invariant, found.rule, found.subject);
         Ok(violations.iter().map(text).collect())
+    }
+
+    /// What the inventory service alone costs.
+    pub(crate) fn inventory_meters(&self) -> Vec<Meter> {
+        match &self.running {
+            Running::Cluster(cluster) => cluster.inventory.admins().into_iter().map(Meter::Admin).collect(),
+            Running::Process { .. } => self.meters.clone(),
+        }
+    }
+
+    /// Ends the inventory service, if it is a process of its own, and starts it on what it has left.
+    pub(crate) async fn renew_inventory(&mut self) -> anyhow::Result<()> {
+        let Running::Cluster(cluster) = &mut self.running else { return Ok(()) };
+        let renewing = async {
+            cluster.inventory.stop(0).await;
+            cluster.inventory.start(0);
+            cluster.inventory.ready(0).await;
+        };
+        AssertUnwindSafe(renewing).catch_unwind().await.ok().context("the inventory service does not start again")
     }
 
     /// The inventory's tables.

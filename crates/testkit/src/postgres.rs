@@ -141,6 +141,13 @@ fn answers(port: u16) -> bool {
 
 /// A program of PostgreSQL's.
 pub fn program(name: &str) -> PathBuf {
+    find_program(name).unwrap_or_else(|| {
+        panic!("{name} is not installed: the tests need a real PostgreSQL (./scripts/tools installs it), or {OVERRIDE}")
+    })
+}
+
+/// A program of PostgreSQL's, if it is installed.
+pub fn find_program(name: &str) -> Option<PathBuf> {
     let debian =
         fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|version| version.path().join("bin"));
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -148,7 +155,5 @@ pub fn program(name: &str) -> PathBuf {
     folders.sort();
     folders.extend(std::env::split_paths(&path));
     folders.push(PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/tools/postgres/bin")));
-    folders.into_iter().map(|folder| folder.join(name)).find(|program| program.exists()).unwrap_or_else(|| {
-        panic!("{name} is not installed: the tests need a real PostgreSQL (./scripts/tools installs it), or {OVERRIDE}")
-    })
+    folders.into_iter().map(|folder| folder.join(name)).find(|program| program.exists())
 }

@@ -86,12 +86,12 @@ pub(crate) async fn serve(args: &Echo) -> anyhow::Result<Ended> {
     let routes = Routes::new(CatalogServiceServer::new(Fixed(answer)));
     match args.dress {
         Dress::Bare => on_tonic(listener, routes).await?,
-        Dress::Stack => {
-            let kernel = kernel()?;
+        Dress::Stack | Dress::Sampled => {
+            let (kernel, _telemetry) = kernel(args.dress)?;
             on_tonic(listener, stack(&kernel, &args.user_address, routes)?).await?;
         }
         Dress::Whole => {
-            let kernel = kernel()?;
+            let (kernel, _telemetry) = kernel(args.dress)?;
             let stack = stack(&kernel, &args.user_address, routes)?;
             souk_runtime::server::serve(&kernel, "echo", listener, &ServerConfig::default(), stack)?;
             parent_is_gone().await;
@@ -118,12 +118,22 @@ async fn parent_is_gone() {
     drop(tokio::io::stdin().read_to_end(&mut Vec::new()).await);
 }
 
+/// A collector that nobody has to run: nothing is sent there.
+const COLLECTOR: &str = "http://127.0.0.1:9";
+
 /// Logs as those of the services that the benchmark starts.
-fn kernel() -> anyhow::Result<Kernel> {
+fn kernel(dress: Dress) -> anyhow::Result<(Kernel, Telemetry)> {
     let mut kernel = Kernel::new(Clock::system());
-    let config = TelemetryConfig { log: "warn".to_owned(), ..TelemetryConfig::default() };
-    kernel.tracer = Telemetry::start(&config, "souk-bench", &kernel)?.tracer.clone();
-    Ok(kernel)
+    let collector = if dress == Dress::Sampled { COLLECTOR } else { "" };
+    let config = TelemetryConfig {
+        log: "warn".to_owned(),
+        otlp_endpoint: collector.to_owned(),
+        sample_permille: 0,
+        ..TelemetryConfig::default()
+    };
+    let telemetry = Telemetry::start(&config, "souk-bench", &kernel)?;
+    kernel.tracer = telemetry.tracer.clone();
+    Ok((kernel, telemetry))
 }
 
 /// Our interceptors, as the inventory has them. Limits are looked up, and nobody runs into them.

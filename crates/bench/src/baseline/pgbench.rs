@@ -26,7 +26,7 @@ pub(crate) async fn transactions_per_second(
     file.write_all(script(spread, products).as_bytes())?;
     // Whole seconds, one at least.
     let seconds = format!("{:.0}", seconds.max(1.0).ceil());
-    let output = Command::new(postgres::program("pgbench"))
+    let output = Command::new(postgres::find_program("pgbench").context("pgbench is not installed")?)
         .args(["--no-vacuum", "--protocol=prepared", "--jobs=1"])
         .args(["--client", &clients.to_string(), "--time", &seconds, "--file"])
         .arg(file.path())

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::goal::{Bound, Goal};
-use super::{Bench, Pairs, Side};
+use super::{Bench, Outcome, Side};
 use crate::args::Dress;
 use crate::baseline::echo;
 use crate::dice::Dice;
@@ -13,7 +13,7 @@ use crate::rig::Form;
 use crate::scenario::GetProduct;
 use crate::stats::{ratio, ratio_of};
 
-pub(super) async fn compare(bench: &Bench<'_>) -> anyhow::Result<(Vec<Pairs>, Vec<Goal>)> {
+pub(super) async fn compare(bench: &Bench<'_>) -> anyhow::Result<Outcome> {
     let (shape, load) = (&bench.args.shape, &bench.args.load);
     let rig = bench.rig(Form::Postgres).await?;
     let market = Market::prepare(&rig.souk, shape.size(), &bench.progress).await?;
@@ -41,7 +41,7 @@ pub(super) async fn compare(bench: &Bench<'_>) -> anyhow::Result<(Vec<Pairs>, Ve
         ),
         Goal::new(format!("GetProduct over bare tonic, {in_flight} in flight, p99"), p99, Bound::AtMost(1.5)),
     ];
-    Ok((vec![pairs], goals))
+    Ok(Outcome { runs: pairs.into_runs().into(), goals })
 }
 
 fn p99(report: &Report) -> Option<f64> {

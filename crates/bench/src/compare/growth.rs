@@ -4,19 +4,21 @@
 //! Here nothing can be run in turn: tables do not shrink. Each stage is run as often as pairs are asked for, and compared with the first.
 
 use std::sync::Arc;
-use std::time::Duration;
+
+use anyhow::Context;
+use futures::{StreamExt, TryStreamExt, stream};
 
 use super::goal::{Bound, Goal};
 use super::place::finished;
-use super::{Bench, Pairs, Side};
+use super::{Bench, Outcome, Pairs, Runs, Side};
 use crate::cost::used;
 use crate::dice::{Dice, as_f64};
-use crate::load::{self, Plan};
+use crate::load::{Call, Calls as _};
 use crate::market::{Market, Size};
 use crate::report::Report;
 use crate::rig::{Form, Rig};
 use crate::scenario::{GetProduct, IdleStreams, PlaceOrder};
-use crate::stats::{median, ratio_of};
+use crate::stats::ratio_of;
 
 const TIMES: usize = 10;
 /// Idle connections, each of which has one stream.
@@ -28,7 +30,7 @@ const AS_FAST: f64 = 0.9;
 /// The second half of the streams over the first.
 const LINEAR: f64 = 1.25;
 
-pub(super) async fn compare(bench: &Bench<'_>) -> anyhow::Result<(Vec<Pairs>, Vec<Goal>)> {
+pub(super) async fn compare(bench: &Bench<'_>) -> anyhow::Result<Outcome> {
     let size = bench.args.shape.size();
     let rig = bench.rig(Form::Postgres).await?;
     let few = Market::prepare(&rig.souk, size, &bench.progress).await?;
@@ -41,8 +43,8 @@ pub(super) async fn compare(bench: &Bench<'_>) -> anyhow::Result<(Vec<Pairs>, Ve
     let calls = Calls::of(bench, &rig, Market::prepare(&rig.souk, more, &bench.progress).await?);
     let with_products = calls.stage(bench, &rig).await?;
 
-    let orders = first.orders.count() + calls.orders.count();
-    place(bench, &calls, orders * (TIMES - 1), &with_products).await?;
+    let target = (first.orders.count() + calls.orders.count()) * TIMES;
+    calls.place(bench, target - first.orders.count()).await?;
     let with_orders = calls.stage(bench, &rig).await?;
 
     let (idle, memory) = open(bench, &rig, &idle_sku).await?;
@@ -56,13 +58,14 @@ pub(super) async fn compare(bench: &Bench<'_>) -> anyhow::Result<(Vec<Pairs>, Ve
         ("10 x the orders as well", &with_orders),
         ("10,000 idle streams as well", &with_streams),
     ] {
-        let orders = ratios(&stage.ours, &before.ours, finished);
-        let reads = ratios(&stage.baseline, &before.baseline, |report| Some(report.per_second));
+        let orders = ratios(&stage.orders, &before.orders, finished);
+        let reads = ratios(&stage.reads, &before.reads, |report| Some(report.per_second));
         goals.push(Goal::new(format!("orders with {what}, over before"), orders, Bound::AtLeast(AS_FAST)));
         goals.push(Goal::new(format!("GetProduct with {what}, over before"), reads, Bound::AtLeast(AS_FAST)));
     }
     goals.extend(memory);
-    Ok((vec![before, with_products, with_orders, with_streams], goals))
+    let stages = [before, with_products, with_orders, with_streams].into_iter();
+    Ok(Outcome { runs: stages.flat_map(Stage::into_runs).collect(), goals })
 }
 
 fn ratios(after: &[Report], before: &[Report], number: fn(&Report) -> Option<f64>) -> Vec<Option<f64>> {
@@ -84,25 +87,42 @@ impl Calls {
         Self { orders, reads: Arc::new(reads) }
     }
 
-    /// Orders as ours, reads as the other.
-    async fn stage(&self, bench: &Bench<'_>, rig: &Rig) -> anyhow::Result<Pairs> {
+    async fn stage(&self, bench: &Bench<'_>, rig: &Rig) -> anyhow::Result<Stage> {
         let orders = Side { scenario: &self.orders, meters: &rig.meters };
         let reads = Side { scenario: &self.reads, meters: &rig.meters };
-        bench.in_turn(rig, orders, reads, &bench.args.load.closed()).await
+        let Pairs { ours, baseline } = bench.in_turn(rig, orders, reads, &bench.args.load.closed()).await?;
+        Ok(Stage { orders: ours, reads: baseline })
+    }
+
+    /// Places orders until there are so many.
+    async fn place(&self, bench: &Bench<'_>, target: usize) -> anyhow::Result<()> {
+        let there = self.orders.count();
+        bench.progress.phase("placing ten times the orders", target.saturating_sub(there));
+        // The numbers that follow draw as those before.
+        let calls = (there..target).map(|nth| (self.orders.clone(), u64::try_from(nth).unwrap_or_default()));
+        let place = async |(orders, nth): (Arc<PlaceOrder>, u64)| {
+            bench.progress.step();
+            tokio::spawn(async move { orders.call(Call::uncounted(nth)).await })
+                .await?
+                .context("an order cannot be placed")
+        };
+        stream::iter(calls).map(place).buffer_unordered(bench.args.load.in_flight).try_collect::<()>().await?;
+        anyhow::ensure!(self.orders.count() >= target, "{} orders of {target}", self.orders.count());
+        Ok(())
     }
 }
 
-/// Places so many orders more; how long that takes is guessed from the stage before.
-async fn place(bench: &Bench<'_>, calls: &Calls, many: usize, stage: &Pairs) -> anyhow::Result<()> {
-    let rate = median(&stage.ours.iter().map(finished).collect::<Vec<_>>()).unwrap_or_default().max(1.0);
-    let window = Duration::from_secs_f64(as_f64(many) / rate);
-    let plan = Plan { warm_up: Duration::ZERO, window, ..bench.args.load.closed() };
-    let live = Arc::default();
-    let _following = bench.progress.follow("placing ten times the orders", &plan, Arc::clone(&live));
-    let ran = load::run(&plan, calls.orders.clone(), live, async |_| ()).await?;
-    let violations = ran.measured.violations();
-    anyhow::ensure!(violations.is_empty(), "while ten times the orders were placed: {}", violations.join(", "));
-    Ok(())
+/// What a stage has come to.
+struct Stage {
+    orders: Vec<Report>,
+    reads: Vec<Report>,
+}
+
+impl Stage {
+    fn into_runs(self) -> [Runs; 2] {
+        let runs = |what: &str, reports| Runs { what: what.to_owned(), reports };
+        [runs("orders", self.orders), runs("reads", self.reads)]
+    }
 }
 
 /// Connections and streams that nothing happens on, and what they take of the servers' memory.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::goal::{Bound, Goal};
-use super::{Bench, Pairs, Side};
+use super::{Bench, Outcome, Pairs, Side};
 use crate::baseline::commits::Commits;
 use crate::load::Pace;
 use crate::market::Market;
@@ -15,8 +15,8 @@ use crate::stats::ratio_of;
 /// The hold of the stock, and the order. What follows the answer is nobody's wait.
 const COMMITS: u32 = 2;
 
-pub(super) async fn compare(bench: &Bench<'_>) -> anyhow::Result<(Vec<Pairs>, Vec<Goal>)> {
-    let (mut all, mut goals) = (Vec::new(), Vec::new());
+pub(super) async fn compare(bench: &Bench<'_>) -> anyhow::Result<Outcome> {
+    let (mut runs, mut goals) = (Vec::new(), Vec::new());
     for form in [Form::Postgres, Form::Embedded] {
         let rig = bench.rig(form).await?;
         let pairs = on(bench, &rig, form).await?;
@@ -24,9 +24,9 @@ pub(super) async fn compare(bench: &Bench<'_>) -> anyhow::Result<(Vec<Pairs>, Ve
         let ratios = pairs.each(|ours, commits| ratio_of(p50(ours), p50(commits)));
         let what = format!("one order at a time over its {COMMITS} durable commits, {form:?}, p50");
         goals.push(Goal::new(what, ratios, Bound::AtMost(1.3)));
-        all.push(pairs);
+        runs.extend(pairs.into_runs());
     }
-    Ok((all, goals))
+    Ok(Outcome { runs, goals })
 }
 
 fn p50(report: &Report) -> Option<f64> {

@@ -1,43 +1,55 @@
 //! Goal 5: the same fixed answer on bare tonic, under our interceptors, and under them on our own server: what a call costs more. Callers
-//! have tokens that are known; limits are looked up; traces are not recorded; calls are not logged one by one.
+//! have tokens that are known; limits are looked up; calls are not logged one by one. Once, traces go nowhere; once, there is a collector,
+//! and every trace is sampled out.
 
 use std::sync::Arc;
 
 use super::goal::{Bound, Goal};
-use super::{Bench, Pairs, Side};
+use super::{Bench, Outcome, Runs, Side};
 use crate::args::Dress;
 use crate::baseline::echo;
 use crate::dice::Dice;
 use crate::market::Market;
-use crate::measure::measure;
 use crate::report::Report;
 use crate::rig::Form;
 use crate::scenario::GetProduct;
 
-pub(super) async fn compare(bench: &Bench<'_>) -> anyhow::Result<(Vec<Pairs>, Vec<Goal>)> {
+pub(super) async fn compare(bench: &Bench<'_>) -> anyhow::Result<Outcome> {
     // For customers, their tokens and the keys.
     let rig = bench.rig(Form::Embedded).await?;
     let market = Market::prepare(&rig.souk, bench.args.shape.size(), &bench.progress).await?;
     let bare = Dressed::start(bench, &rig, &market, Dress::Bare, "bare tonic").await?;
-    let stack = Dressed::start(bench, &rig, &market, Dress::Stack, "bare tonic under our interceptors").await?;
-    let whole = Dressed::start(bench, &rig, &market, Dress::Whole, "our server under our interceptors").await?;
-    let (mut of_stack, mut of_whole) = (Pairs::default(), Pairs::default());
-    for _ in 0..bench.args.pairs.max(1) {
-        let baseline = bare.measure(bench).await?;
-        of_stack.ours.push(stack.measure(bench).await?);
-        of_stack.baseline.push(baseline.clone());
-        of_whole.ours.push(whole.measure(bench).await?);
-        of_whole.baseline.push(baseline);
+    let sampled = Dressed::start(bench, &rig, &market, Dress::Sampled, "our interceptors, traces sampled out").await?;
+    let stack = Dressed::start(bench, &rig, &market, Dress::Stack, "our interceptors, no traces").await?;
+    let whole = Dressed::start(bench, &rig, &market, Dress::Whole, "our interceptors and server, no traces").await?;
+    let all = [&bare, &sampled, &stack, &whole];
+    let mut reports = all.map(|_| Vec::new());
+    for _ in 0..bench.args.pairs {
+        for (dressed, reports) in all.iter().zip(&mut reports) {
+            reports.push(dressed.measure(bench).await?);
+        }
     }
-    drop((bare, stack, whole)); // they would miss the keys
+    drop((bare, sampled, stack, whole)); // they would miss the keys
     rig.stop().await?;
-    let more = |pairs: &Pairs| pairs.each(|ours, bare| Some(cpu_micros(ours)? - cpu_micros(bare)?));
+    let [of_bare, of_sampled, of_stack, of_whole] = &reports;
+    let more = |of: &[Report]| {
+        let pairs = of.iter().zip(of_bare);
+        pairs.map(|(ours, bare)| Some(cpu_micros(ours)? - cpu_micros(bare)?)).collect()
+    };
+    let over = "over bare tonic, µs a call";
     let goals = vec![
-        Goal::new("CPU of the interceptors over bare tonic, µs a call", more(&of_stack), Bound::AtMost(10.0)),
-        Goal::new("CPU of interceptors and server over bare tonic, µs a call", more(&of_whole), Bound::None),
-        Goal::new("CPU of bare tonic, µs a call", of_stack.baseline.iter().map(cpu_micros).collect(), Bound::None),
+        Goal::new(
+            format!("CPU of the interceptors, traces sampled out, {over}"),
+            more(of_sampled),
+            Bound::AtMost(10.0),
+        ),
+        Goal::new(format!("CPU of the interceptors, no traces, {over}"), more(of_stack), Bound::AtMost(10.0)),
+        Goal::new(format!("CPU of interceptors and server, no traces, {over}"), more(of_whole), Bound::None),
+        Goal::new("CPU of bare tonic, µs a call", of_bare.iter().map(cpu_micros).collect(), Bound::None),
     ];
-    Ok((vec![of_stack, of_whole], goals))
+    let names = ["bare", "sampled", "stack", "whole"].map(str::to_owned);
+    let runs = names.into_iter().zip(reports).map(|(what, reports)| Runs { what, reports }).collect();
+    Ok(Outcome { runs, goals })
 }
 
 /// A server, and the calls that it is measured by.
@@ -65,10 +77,7 @@ impl Dressed {
 
     async fn measure(&self, bench: &Bench<'_>) -> anyhow::Result<Report> {
         let meters = [self.echo.meter()?];
-        let side = Side { scenario: &self.calls, meters: &meters };
-        let report = measure(side.scenario, &bench.args.load.closed(), side.meters, &bench.progress).await?;
-        bench.show(&report)?;
-        Ok(report)
+        bench.baseline(&Side { scenario: &self.calls, meters: &meters }, &bench.args.load.closed()).await
     }
 }
 

@@ -6,40 +6,52 @@
 use std::sync::Arc;
 
 use super::goal::{Bound, Goal};
-use super::{Bench, Pairs, Side};
+use super::{Bench, Outcome, Pairs, Side};
 use crate::baseline::pgbench;
 use crate::baseline::sql::{PlainOrders, Wanted};
 use crate::dice::Spread;
 use crate::load::Pace;
 use crate::market::Market;
-use crate::report::{Report, show};
+use crate::report::Report;
 use crate::rig::{Form, Rig};
 use crate::scenario::PlaceOrder;
 use crate::stats::{median, ratio, ratio_of};
 
 /// Orders for all products alike.
-pub(super) async fn uniform(bench: &Bench<'_>, form: Form) -> anyhow::Result<(Vec<Pairs>, Vec<Goal>)> {
+pub(super) async fn uniform(bench: &Bench<'_>, form: Form) -> anyhow::Result<Outcome> {
     let place = Place::start(bench, form, Spread::Uniform).await?;
-    let pairs = place.in_turn(bench, bench.args.load.in_flight).await?;
-    let goals = place.goals(&pairs, bench.args.load.in_flight, 3.0);
+    let in_flight = bench.args.load.in_flight;
+    let mut pairs = Pairs::default();
+    for _ in 0..bench.args.pairs {
+        place.pair(bench, in_flight, &mut pairs).await?;
+    }
+    let mut goals = place.goals(&pairs, in_flight, 3.0);
+    goals.extend(place.pgbench(bench, in_flight).await?);
     place.rig.stop().await?;
-    Ok((vec![pairs], goals))
+    Ok(Outcome { runs: pairs.into_runs().into(), goals })
 }
 
-/// Orders for one product, with few and with many in flight.
-pub(super) async fn hot(bench: &Bench<'_>) -> anyhow::Result<(Vec<Pairs>, Vec<Goal>)> {
+/// Orders for one product, with few and with many in flight, in turn.
+pub(super) async fn hot(bench: &Bench<'_>) -> anyhow::Result<Outcome> {
     const FEW: usize = 64;
     const MANY: usize = 256;
     let place = Place::start(bench, Form::Postgres, Spread::Hot).await?;
-    let few = place.in_turn(bench, FEW).await?;
-    let many = place.in_turn(bench, MANY).await?;
+    let (mut few, mut many) = (Pairs::default(), Pairs::default());
+    for _ in 0..bench.args.pairs {
+        place.pair(bench, FEW, &mut few).await?;
+        place.pair(bench, MANY, &mut many).await?;
+    }
     let mut goals = place.goals(&few, FEW, 15.0);
     goals.extend(place.goals(&many, MANY, 15.0));
-    let slower = many.ours.iter().zip(&few.ours).map(|(many, few)| ratio_of(finished(many), finished(few))).collect();
-    goals.push(Goal::new(format!("{MANY} in flight over {FEW}"), slower, Bound::AtLeast(1.0)));
+    let more = many.ours.iter().zip(&few.ours).map(|(many, few)| ratio_of(finished(many), finished(few))).collect();
+    goals.push(Goal::new(format!("{MANY} in flight over {FEW}"), more, Bound::AtLeast(1.0)));
+    goals.extend(place.pgbench(bench, FEW).await?);
     place.rig.stop().await?;
-    Ok((vec![few, many], goals))
+    Ok(Outcome { runs: few.into_runs().into_iter().chain(many.into_runs()).collect(), goals })
 }
+
+/// Clients of pgbench: the server has 200 connections, of which the services have some.
+const CLIENTS_MAX: usize = 150;
 
 /// Souk and the plain transaction, side by side.
 struct Place {
@@ -64,33 +76,43 @@ impl Place {
         Ok(Self { rig, spread, ours, plain: Arc::new(plain), form })
     }
 
-    async fn in_turn(&self, bench: &Bench<'_>, in_flight: usize) -> anyhow::Result<Pairs> {
-        let ours = Side { scenario: &self.ours, meters: &self.rig.meters };
-        let theirs = Side { scenario: &self.plain, meters: &[] };
+    /// Ours, and the plain transaction after it.
+    async fn pair(&self, bench: &Bench<'_>, in_flight: usize, pairs: &mut Pairs) -> anyhow::Result<()> {
         let plan = bench.args.load.plan(Pace::InFlight(in_flight));
-        let pairs = bench.in_turn(&self.rig, ours, theirs, &plan).await?;
-        if self.form == Form::Postgres && bench.args.shape.lines == 1 {
-            self.show_pgbench(bench, in_flight).await?;
-        }
-        Ok(pairs)
+        let ours = Side { scenario: &self.ours, meters: &self.rig.meters };
+        pairs.ours.push(bench.ours(&self.rig, &ours, &plan).await?);
+        pairs.baseline.push(bench.baseline(&Side { scenario: &self.plain, meters: &[] }, &plan).await?);
+        Ok(())
     }
 
-    /// Beside ours and the plain transaction, as a look at what the server can do; the goals do not depend on it.
-    async fn show_pgbench(&self, bench: &Bench<'_>, in_flight: usize) -> anyhow::Result<()> {
+    /// The plain transaction by pgbench, as a look at what the server can do; nothing depends on it.
+    async fn pgbench(&self, bench: &Bench<'_>, in_flight: usize) -> anyhow::Result<Vec<Goal>> {
         let (args, wanted) = (bench.args, wanted(bench, self.spread));
+        if self.form != Form::Postgres || wanted.lines > 1 {
+            return Ok(Vec::new());
+        }
         // In tables of its own: nobody keeps books of its orders.
         let url = self.rig.new_database().await?;
         drop(PlainOrders::on_postgres(&url, 1, &wanted).await?);
+        let mut shown = Vec::new();
         for clients in [usize::try_from(args.pool)?, in_flight] {
             bench.progress.phase("pgbench", 0);
-            // The server has 200 connections, of which the services have some.
-            let clients = clients.min(150);
-            let rate = pgbench::transactions_per_second(&url, self.spread, wanted.products, clients, args.load.seconds)
-                .await?;
-            bench.progress.clear();
-            show(&format!("pgbench, the plain transaction, {clients} clients: {rate:.1}/s\n"))?;
+            let clients = clients.min(CLIENTS_MAX);
+            let rate = pgbench::transactions_per_second(&url, self.spread, wanted.products, clients, args.load.seconds);
+            let rate = match rate.await {
+                Ok(rate) => Some(rate),
+                Err(error) => {
+                    bench.tell(&format!("no figures of pgbench: {error:#}"))?;
+                    None
+                }
+            };
+            shown.push(Goal::new(
+                format!("pgbench, the plain transaction, {clients} clients, a second"),
+                vec![rate],
+                Bound::None,
+            ));
         }
-        Ok(())
+        Ok(shown)
     }
 
     fn goals(&self, pairs: &Pairs, in_flight: usize, least: f64) -> Vec<Goal> {

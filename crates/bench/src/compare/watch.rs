@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use super::goal::{Bound, Goal};
-use super::{Bench, Pairs, Side};
+use super::{Bench, Outcome, Pairs, Side};
 use crate::cost::used;
+use crate::dice::as_f64;
 use crate::load::Pace;
 use crate::market::{Market, Size};
 use crate::report::Report;
@@ -23,14 +24,14 @@ const SLOWED: f64 = 1.5;
 /// Memory with readers who do not read, over that without.
 const MEMORY: f64 = 1.25;
 
-pub(super) async fn compare(bench: &Bench<'_>) -> anyhow::Result<(Vec<Pairs>, Vec<Goal>)> {
-    let rig = bench.rig(Form::Postgres).await?;
-    let (mut pairs, mut bytes) = (Pairs::default(), Vec::new());
-    for _ in 0..bench.args.pairs.max(1) {
-        let (report, grown) = watch(bench, &rig, 0).await?;
-        bytes.push(grown);
+pub(super) async fn compare(bench: &Bench<'_>) -> anyhow::Result<Outcome> {
+    let mut rig = bench.rig(Form::Postgres).await?;
+    let (mut pairs, mut kibibytes) = (Pairs::default(), Vec::new());
+    for _ in 0..bench.args.pairs {
+        pairs.ours.push(watch(bench, &mut rig, SLOW).await?.0);
+        let (report, grown) = watch(bench, &mut rig, 0).await?;
+        kibibytes.push(grown);
         pairs.baseline.push(report);
-        pairs.ours.push(watch(bench, &rig, SLOW).await?.0);
     }
     rig.stop().await?;
     let rates = pairs.each(|with, _| ratio(with.per_second, CHANGES_PER_SECOND));
@@ -40,23 +41,30 @@ pub(super) async fn compare(bench: &Bench<'_>) -> anyhow::Result<(Vec<Pairs>, Ve
     let goals = vec![
         Goal::new("changes acknowledged, of 100 a second", rates, Bound::AtLeast(ACKNOWLEDGED)),
         Goal::new("p99 of news, with readers who do not read over without", slowed, Bound::AtMost(SLOWED)),
-        Goal::new("memory, with readers who do not read over without", memory, Bound::AtMost(MEMORY)),
+        Goal::new(
+            "memory of the inventory service, with readers who do not read over without",
+            memory,
+            Bound::AtMost(MEMORY),
+        ),
         Goal::new(format!("p99 of news to {STREAMS} streams, ms"), known, Bound::None),
-        Goal::new("memory of a stream when it is opened, KiB", bytes, Bound::None),
+        Goal::new("memory of a stream when it is opened, KiB", kibibytes, Bound::None),
     ];
-    Ok((vec![pairs], goals))
+    Ok(Outcome { runs: pairs.into_runs().into(), goals })
 }
 
-/// Opens the streams, changes the stock, closes them. What they have taken of the servers' memory, in KiB for each stream.
-async fn watch(bench: &Bench<'_>, rig: &Rig, slow: usize) -> anyhow::Result<(Report, Option<f64>)> {
+/// Opens the streams, changes the stock, closes them; at an inventory service that has not done anything before. What the streams have taken
+/// of its memory, in KiB for each.
+async fn watch(bench: &Bench<'_>, rig: &mut Rig, slow: usize) -> anyhow::Result<(Report, Option<f64>)> {
+    rig.renew_inventory().await?;
     let market = Market::prepare(&rig.souk, Size { products: 1, customers: 0 }, &bench.progress).await?;
-    let before = used(&rig.meters).await?;
+    let meters = rig.inventory_meters();
+    let before = used(&meters).await?;
     let audience = Audience { streams: STREAMS, slow };
     let watch = Arc::new(Watch::start(rig.souk.clone(), market.skus[0].clone(), audience, &bench.progress).await?);
-    let opened = before.zip(used(&rig.meters).await?).map(|(before, now)| now.since(&before, 0).grown_bytes);
+    let opened = before.zip(used(&meters).await?).map(|(before, now)| now.since(&before, 0).grown_bytes);
     let plan = bench.args.load.plan(Pace::PerSecond(CHANGES_PER_SECOND));
-    let report = bench.ours(rig, &Side { scenario: &watch, meters: &rig.meters }, &plan).await?;
-    Ok((report, opened.map(|bytes| bytes / 1_024.0 / crate::dice::as_f64(STREAMS))))
+    let report = bench.ours(rig, &Side { scenario: &watch, meters: &meters }, &plan).await?;
+    Ok((report, opened.map(|bytes| bytes / 1_024.0 / as_f64(STREAMS))))
 }
 
 fn news_p99(report: &Report) -> Option<f64> {

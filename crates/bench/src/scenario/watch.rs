@@ -32,6 +32,8 @@ pub(crate) struct Audience {
 const LATE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(20);
 
+/// Streams that are not read, on one connection.
+const SLOW_PER_CONNECTION: usize = 25;
 /// Bytes of a stream that is not read: its connection takes no more for it.
 const NARROW: u32 = 16 * 1_024;
 
@@ -53,7 +55,7 @@ impl Watch {
         progress: &Progress,
     ) -> anyhow::Result<Self> {
         progress.phase("opening streams", audience.streams);
-        let slow = souk.by(connections(audience.slow), Some(NARROW))?;
+        let slow = souk.by(audience.slow.div_ceil(SLOW_PER_CONNECTION), Some(NARROW))?;
         let slow = IdleStreams::open(&slow, &sku, audience.slow).await?;
         let fast = audience.streams.saturating_sub(audience.slow);
         let readers = Readers::open(&souk, &sku, fast, progress).await?;
