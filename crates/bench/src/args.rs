@@ -1,6 +1,7 @@
 //! What the tool can be told.
 
 use std::ffi::OsString;
+use std::fs;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -11,11 +12,14 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-use crate::dice::{Spread, as_f64};
+use tonic::transport::Certificate;
+
+use crate::dice::Spread;
 use crate::load::{Pace, Plan};
 use crate::market::Size;
 use crate::scenario::Audience;
 use crate::souk::Addresses;
+use crate::stats::as_f64;
 
 /// How fast a Souk is, and whether its answers are right.
 ///
@@ -119,7 +123,7 @@ impl Run {
     }
 }
 
-/// Where Souk is. Several addresses of one service stand with commas between them.
+/// Where Souk is. Several addresses of one service stand with commas between them; by TLS, each as https://HOST:PORT.
 #[derive(Debug, Args)]
 pub(crate) struct At {
     /// The user service.
@@ -131,18 +135,23 @@ pub(crate) struct At {
     /// The inventory service.
     #[arg(long, default_value = "127.0.0.1:50053")]
     inventory_address: String,
+    /// The certificates that vouch for the services, a PEM file. Needed for https.
+    #[arg(long)]
+    ca_file: Option<PathBuf>,
     /// Admin servers, to be asked for CPU time and memory; with commas between them. 127.0.0.1:9090 is that of one process.
     #[arg(long, value_delimiter = ',')]
     pub(crate) admin: Vec<SocketAddr>,
 }
 
 impl At {
-    pub(crate) fn addresses(&self) -> Addresses {
-        Addresses {
+    pub(crate) fn addresses(&self) -> anyhow::Result<Addresses> {
+        let read = |file: &PathBuf| fs::read(file).with_context(|| format!("{} cannot be read", file.display()));
+        Ok(Addresses {
             user: self.user_address.clone(),
             order: self.order_address.clone(),
             inventory: self.inventory_address.clone(),
-        }
+            authority: self.ca_file.as_ref().map(read).transpose()?.map(Certificate::from_pem),
+        })
     }
 }
 
@@ -165,7 +174,7 @@ impl Login {
         let Some(file) = &self.password_file else {
             return std::env::var(PASSWORD).with_context(|| format!("neither --password-file nor {PASSWORD} is set"));
         };
-        let text = std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
+        let text = fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
         Ok(text.trim_end_matches(['\r', '\n']).to_owned())
     }
 }
@@ -318,7 +327,10 @@ pub(crate) struct Compare {
     pub(crate) pairs: usize,
     /// The folder with the binaries of Souk. Without it: that of this one.
     #[arg(long)]
-    pub(crate) binaries: Option<PathBuf>,
+    binaries: Option<PathBuf>,
+    /// Take binaries that are not optimised as well: to see that things work. Their figures mean nothing.
+    #[arg(long)]
+    debug_binaries: bool,
     /// Connections to the database, of each service and of the baseline.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=32))]
     pub(crate) pool: u32,
@@ -364,6 +376,22 @@ impl Comparison {
 }
 
 impl Compare {
+    /// The folder that the services' binaries lie in.
+    pub(crate) fn binaries(&self) -> anyhow::Result<PathBuf> {
+        let own = std::env::current_exe()?;
+        let beside = own.parent().context("a program lies in a folder")?;
+        let folder = self.binaries.as_deref().unwrap_or(beside);
+        // They are started in folders of their own.
+        let folder = folder.canonicalize().with_context(|| format!("{} is not there", folder.display()))?;
+        let are_debug = folder.ends_with("debug");
+        anyhow::ensure!(
+            !are_debug || self.debug_binaries,
+            "the binaries in {} are not optimised: cargo build --release --workspace --bins, or --debug-binaries",
+            folder.display()
+        );
+        Ok(folder)
+    }
+
     /// A flag that was said to a comparison which would not read it.
     fn ignores(&self, flags: &ArgMatches) -> Option<String> {
         let said = |flag: &&&str| flags.value_source(flag) == Some(ValueSource::CommandLine);

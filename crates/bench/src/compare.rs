@@ -1,6 +1,7 @@
 //! `compare`: ours and a baseline in turn, A B A B …, on the same machine and the same disk, so that whatever else goes on there meets both.
 //! The ratio is taken pair by pair, and the median decides.
 
+mod circumstances;
 mod get_product;
 mod goal;
 mod growth;
@@ -12,6 +13,7 @@ mod watch;
 
 use std::sync::Arc;
 
+use anyhow::Context;
 use procfs::Current;
 use serde::Serialize;
 
@@ -23,16 +25,18 @@ use crate::load::Plan;
 use crate::market::Market;
 use crate::measure::measure;
 use crate::progress::Progress;
-use crate::report::{Report, show, write_json};
+use crate::report::Report;
 use crate::rig::{Form, Rig, RigConfig};
 use crate::scenario::{PlaceOrder, Scenario};
 
+use self::circumstances::Circumstances;
 use self::goal::Goal;
 
 /// What a comparison has shown.
 #[derive(Clone, Debug, Serialize)]
 struct Compared {
     name: String,
+    made_under: Circumstances,
     /// Processes that wanted to run on this machine in the minute before it began. Above its cores, figures are worth little.
     load_before: f32,
     runs: Vec<Runs>,
@@ -101,6 +105,7 @@ fn problems(name: Comparison, runs: &[Runs]) -> Vec<String> {
 struct Bench<'a> {
     args: &'a Compare,
     progress: Progress,
+    made_under: Circumstances,
 }
 
 /// Something that is measured, and what it costs.
@@ -115,7 +120,7 @@ impl Bench<'_> {
         let (args, load) = (self.args, &self.args.load);
         let config = RigConfig {
             form,
-            binaries: args.binaries.clone(),
+            binaries: args.binaries()?,
             pool: args.pool,
             settings: args.settings.clone(),
             connections: load.connections,
@@ -169,41 +174,55 @@ impl Bench<'_> {
     /// Says something to people.
     fn tell(&self, text: &str) -> anyhow::Result<()> {
         self.progress.clear();
-        show(text)
+        self.args.output.tell(text)
     }
 }
 
 /// Runs the comparisons that are named, and says which goals are reached.
 pub(crate) async fn compare(args: &Compare) -> anyhow::Result<Ended> {
-    let bench = Bench { args, progress: Progress::new(args.output.quiet) };
+    args.output.prepare()?;
+    let bench = Bench { args, progress: Progress::new(args.output.quiet), made_under: Circumstances::of(args)? };
     let mut all = Vec::with_capacity(args.names.len());
-    for name in &args.names {
-        let load_before = procfs::LoadAverage::current()?.one;
-        let Outcome { runs, goals } = match name {
-            Comparison::GetProduct => get_product::compare(&bench).await?,
-            Comparison::PlaceUniformPostgres => place::uniform(&bench, Form::Postgres).await?,
-            Comparison::PlaceUniformEmbedded => place::uniform(&bench, Form::Embedded).await?,
-            Comparison::PlaceHot => place::hot(&bench).await?,
-            Comparison::IdleLatency => idle::compare(&bench).await?,
-            Comparison::Interceptors => interceptors::compare(&bench).await?,
-            Comparison::Growth => growth::compare(&bench).await?,
-            Comparison::Overload => overload::compare(&bench).await?,
-            Comparison::Watch => watch::compare(&bench).await?,
-        };
-        bench.progress.clear();
-        let problems = problems(*name, &runs);
-        let compared = Compared { name: name.name(), load_before, runs, goals, problems };
-        bench.tell(&format!("{}, load of the machine before it: {load_before:.1}", compared.name))?;
-        compared.goals.iter().try_for_each(|goal| bench.tell(&format!("  {goal}")))?;
-        compared.problems.iter().try_for_each(|problem| bench.tell(&format!("  FAILED: {problem}")))?;
-        bench.tell("")?;
-        all.push(compared);
-    }
-    if let Some(file) = &args.output.json {
-        write_json(file, &all)?;
-    }
+    let ended = bench.compare_each(&mut all).await;
+    bench.progress.clear();
+    // Also where a later one has failed.
+    args.output.finish(&all)?;
+    ended?;
     let well = all.iter().all(|compared| compared.problems.is_empty() && compared.goals.iter().all(Goal::is_reached));
     Ok(if well { Ended::Well } else { Ended::Badly })
+}
+
+impl Bench<'_> {
+    async fn compare_each(&self, all: &mut Vec<Compared>) -> anyhow::Result<()> {
+        for name in &self.args.names {
+            let compared = self.compare(*name).await.with_context(|| format!("{} has failed", name.name()))?;
+            let Compared { name, load_before, goals, problems, .. } = &compared;
+            self.tell(&format!("{name}, load of the machine before it: {load_before:.1}"))?;
+            goals.iter().try_for_each(|goal| self.tell(&format!("  {goal}")))?;
+            problems.iter().try_for_each(|problem| self.tell(&format!("  FAILED: {problem}")))?;
+            self.tell("")?;
+            all.push(compared);
+            self.args.output.save(all)?;
+        }
+        Ok(())
+    }
+
+    async fn compare(&self, name: Comparison) -> anyhow::Result<Compared> {
+        let load_before = procfs::LoadAverage::current()?.one;
+        let Outcome { runs, goals } = match name {
+            Comparison::GetProduct => get_product::compare(self).await?,
+            Comparison::PlaceUniformPostgres => place::uniform(self, Form::Postgres).await?,
+            Comparison::PlaceUniformEmbedded => place::uniform(self, Form::Embedded).await?,
+            Comparison::PlaceHot => place::hot(self).await?,
+            Comparison::IdleLatency => idle::compare(self).await?,
+            Comparison::Interceptors => interceptors::compare(self).await?,
+            Comparison::Growth => growth::compare(self).await?,
+            Comparison::Overload => overload::compare(self).await?,
+            Comparison::Watch => watch::compare(self).await?,
+        };
+        let problems = problems(name, &runs);
+        Ok(Compared { name: name.name(), made_under: self.made_under.clone(), load_before, runs, goals, problems })
+    }
 }
 
 #[cfg(test)]

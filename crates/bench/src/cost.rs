@@ -7,7 +7,7 @@ use procfs::process::Process;
 use serde::Serialize;
 use souk_testkit::http;
 
-use crate::stats::ratio;
+use crate::stats::{as_f64, ratio};
 
 /// Where a server's cost is read.
 #[derive(Clone, Copy, Debug)]
@@ -68,11 +68,6 @@ fn of_process(id: i32) -> anyhow::Result<Used> {
     let stat = Process::new(id).and_then(|process| process.stat()).context("a server has ended")?;
     let ticks = as_f64(stat.utime + stat.stime) / as_f64(procfs::ticks_per_second());
     Ok(Used { cpu_seconds: ticks, resident_bytes: as_f64(stat.rss) * as_f64(procfs::page_size()) })
-}
-
-#[expect(clippy::cast_precision_loss, reason = "nobody has 2^52 bytes or ticks")]
-fn as_f64(number: u64) -> f64 {
-    number as f64
 }
 
 impl Used {

@@ -3,6 +3,8 @@
 use clap::ValueEnum;
 use serde::Serialize;
 
+use crate::stats::as_f64;
+
 /// How calls spread over products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
@@ -77,12 +79,6 @@ fn mixed(number: u64) -> u64 {
 fn fraction(bits: u64) -> f64 {
     let high = u32::try_from(bits >> 32).unwrap_or(u32::MAX);
     f64::from(high) / (f64::from(u32::MAX) + 1.0)
-}
-
-/// A count as a number to reckon with.
-#[expect(clippy::cast_precision_loss, reason = "counts of a benchmark are far below 2^52")]
-pub(crate) fn as_f64(count: usize) -> f64 {
-    count as f64
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use tonic::Status;
 pub(crate) use recorder::{Failures, Measured};
 
 use self::recorder::Recorder;
+use crate::stats::as_f64;
 
 /// How calls come.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -186,8 +187,7 @@ struct Schedule {
 impl Schedule {
     /// When call number `nth` is due; `None`: the run is over by then.
     fn due(&self, nth: u64) -> Option<Instant> {
-        #[expect(clippy::cast_precision_loss, reason = "a run has far less than 2^52 calls")]
-        let seconds = nth as f64 / self.per_second;
+        let seconds = as_f64(nth) / self.per_second;
         let due = self.start + Duration::try_from_secs_f64(seconds).ok()?;
         (due < self.until).then_some(due)
     }

@@ -39,7 +39,7 @@ pub(crate) struct Customer {
 }
 
 /// Nobody buys so much.
-const UNITS: i64 = 1_000_000_000;
+pub(crate) const UNITS: i64 = 1_000_000_000;
 /// Calls that prepare, at a time.
 const AT_A_TIME: usize = 32;
 /// As many as BatchGetStock takes.

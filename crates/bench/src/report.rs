@@ -1,12 +1,14 @@
 //! What a run has shown, as a table and as JSON.
 
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::Context;
 use serde::Serialize;
 
+use crate::args::Output;
 use crate::cost::Cost;
 use crate::load::{Failures, Pace};
 use crate::scenario::News;
@@ -162,13 +164,45 @@ pub(crate) fn show(text: &str) -> anyhow::Result<()> {
     Ok(out.flush()?)
 }
 
-/// Writes something as JSON into a file, or shows it if the file is `-`.
-pub(crate) fn write_json(file: &Path, value: &impl Serialize) -> anyhow::Result<()> {
-    let text = serde_json::to_string_pretty(value)?;
-    if file == Path::new("-") {
-        return show(&text);
+/// Whether a file can be written: what has run for an hour should not fail by that.
+pub(crate) fn must_be_writable(file: &Path) -> anyhow::Result<()> {
+    let opened = File::options().create(true).append(true).open(file);
+    opened.map(drop).with_context(|| format!("{} cannot be written", file.display()))
+}
+
+impl Output {
+    /// Says something to people: beside JSON that is shown, where errors go.
+    pub(crate) fn tell(&self, text: &str) -> anyhow::Result<()> {
+        if self.shows_json() {
+            return Ok(writeln!(std::io::stderr().lock(), "{text}")?);
+        }
+        show(text)
     }
-    std::fs::write(file, text).with_context(|| format!("{} cannot be written", file.display()))
+
+    /// Fails where JSON could not be written in the end.
+    pub(crate) fn prepare(&self) -> anyhow::Result<()> {
+        self.file().map_or(Ok(()), must_be_writable)
+    }
+
+    /// Writes what is known so far, if there is a file for it.
+    pub(crate) fn save(&self, value: &impl Serialize) -> anyhow::Result<()> {
+        let Some(file) = self.file() else { return Ok(()) };
+        let text = serde_json::to_string_pretty(value)?;
+        std::fs::write(file, text).with_context(|| format!("{} cannot be written", file.display()))
+    }
+
+    /// Shows all that there is, if that is asked for.
+    pub(crate) fn finish(&self, value: &impl Serialize) -> anyhow::Result<()> {
+        if self.shows_json() { show(&serde_json::to_string_pretty(value)?) } else { Ok(()) }
+    }
+
+    fn shows_json(&self) -> bool {
+        self.json.as_deref() == Some(Path::new("-"))
+    }
+
+    fn file(&self) -> Option<&Path> {
+        self.json.as_deref().filter(|_| !self.shows_json())
+    }
 }
 
 #[cfg(test)]

@@ -30,8 +30,8 @@ pub(crate) enum Form {
 pub(crate) struct RigConfig {
     /// How Souk runs.
     pub(crate) form: Form,
-    /// Where its binaries are; none: where this one is.
-    pub(crate) binaries: Option<PathBuf>,
+    /// Where its binaries are.
+    pub(crate) binaries: PathBuf,
     /// Connections of each service to its database.
     pub(crate) pool: u32,
     /// Settings, in place of those of the same name that the benchmark itself makes.
@@ -83,38 +83,33 @@ enum Running {
 impl Rig {
     /// Starts it, empty.
     pub(crate) async fn start(config: &RigConfig) -> anyhow::Result<Self> {
-        let own = std::env::current_exe()?;
-        let beside = own.parent().context("a program lies in a folder")?;
-        let binaries = config.binaries.clone().unwrap_or_else(|| beside.to_owned());
-        // They are started in folders of their own.
-        let binaries = binaries.canonicalize().with_context(|| format!("{} is not there", binaries.display()))?;
         // What it is started with is made for tests, which fail by a panic.
         let starting = async {
             match config.form {
-                Form::Postgres => Self::start_cluster(config, binaries).await,
-                Form::Embedded => Self::start_process(config, &binaries).await,
+                Form::Postgres => Self::start_cluster(config).await,
+                Form::Embedded => Self::start_process(config).await,
             }
         };
         let started = Box::pin(AssertUnwindSafe(starting).catch_unwind()).await;
         started.unwrap_or_else(|_| anyhow::bail!("Souk cannot be started: see above"))
     }
 
-    async fn start_cluster(config: &RigConfig, binaries: PathBuf) -> anyhow::Result<Self> {
+    async fn start_cluster(config: &RigConfig) -> anyhow::Result<Self> {
         for name in ["user", "order", "inventory"] {
-            must_be_there(&binaries.join(format!("souk-{name}")))?;
+            must_be_there(&config.binaries.join(format!("souk-{name}")))?;
         }
         let cluster = ClusterConfig {
             replicas: [1, 1, 1],
             more_settings: settings(config),
             own_postgres: true,
-            binaries: Some(binaries),
+            binaries: Some(config.binaries.clone()),
             ..ClusterConfig::default()
         };
         let cluster = Box::new(Box::pin(Cluster::start_with(cluster)).await);
         let services = [&cluster.user, &cluster.order, &cluster.inventory];
         let [user, order, inventory] = services.map(|service| service.addresses()[0].to_string());
         let meters = services.iter().flat_map(|service| service.admins()).map(Meter::Admin).collect();
-        let addresses = Addresses { user, order, inventory };
+        let addresses = Addresses { user, order, inventory, authority: None };
         let souk = Souk::new(&addresses, config.connections, config.timeout)?;
         let souk = souk.with_admin(Token::new(&cluster.admin().token)?);
         let databases = Databases {
@@ -125,13 +120,13 @@ impl Rig {
         Ok(Self { souk, addresses, meters, databases, running: Running::Cluster(cluster) })
     }
 
-    async fn start_process(config: &RigConfig, binaries: &Path) -> anyhow::Result<Self> {
-        let binary = binaries.join("souk");
+    async fn start_process(config: &RigConfig) -> anyhow::Result<Self> {
+        let binary = config.binaries.join("souk");
         must_be_there(&binary)?;
         let folder = TempDir::with_prefix("souk-bench-")?;
         let process = Process::start_plain(&binary, folder.path(), &settings(config));
         let [user, order, inventory] = process.addresses().map(str::to_owned);
-        let addresses = Addresses { user, order, inventory };
+        let addresses = Addresses { user, order, inventory, authority: None };
         let souk = Souk::new(&addresses, config.connections, config.timeout)?;
         let (email, password) = process.administrator().context("Souk shows no first password")?;
         let (_, admin) = souk.log_in(email, password).await?;
@@ -282,7 +277,7 @@ mod tests {
         let own = ("user.tokens.access_ms".to_owned(), "7200000".to_owned());
         let config = RigConfig {
             form: Form::Embedded,
-            binaries: None,
+            binaries: PathBuf::new(),
             pool: 8,
             settings: vec![own.clone(), ("order.group.batch_max".to_owned(), "128".to_owned())],
             connections: 1,

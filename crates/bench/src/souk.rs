@@ -10,15 +10,32 @@ use souk_proto_user::v1::LoginRequest;
 use souk_proto_user::v1::auth_service_client::AuthServiceClient;
 use souk_proto_user::v1::user_service_client::UserServiceClient;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Status};
 
-/// Where the services are: one address of each, or several, with commas between them.
+/// Where the services are: one address of each, or several, with commas between them. `https://` before one is by TLS.
 #[derive(Clone, Debug)]
 pub(crate) struct Addresses {
     pub(crate) user: String,
     pub(crate) order: String,
     pub(crate) inventory: String,
+    /// The certificates that vouch for them, where they are spoken to by TLS.
+    pub(crate) authority: Option<Certificate>,
+}
+
+impl Addresses {
+    /// Of the user, order and inventory service.
+    fn lists(&self) -> [Vec<&str>; 3] {
+        [&self.user, &self.order, &self.inventory].map(|list| list.split(',').map(str::trim).collect())
+    }
+
+    fn endpoint(&self, address: &str) -> anyhow::Result<Endpoint> {
+        let url = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+        let endpoint = Endpoint::from_shared(url).with_context(|| format!("{address:?} is no address"))?;
+        let Some(authority) = &self.authority else { return Ok(endpoint) };
+        let tls = ClientTlsConfig::new().ca_certificate(authority.clone());
+        endpoint.tls_config(tls).with_context(|| format!("{address:?} cannot be spoken to by TLS"))
+    }
 }
 
 /// See the module. Cheap to clone.
@@ -51,17 +68,25 @@ impl Souk {
 
     /// The same Souk, by connections of their own. With `window_bytes`, a stream takes no more before it is read.
     pub(crate) fn by(&self, connections: usize, window_bytes: Option<u32>) -> anyhow::Result<Self> {
-        let channel = |list: &str, nth: usize| {
-            let list: Vec<&str> = list.split(',').map(str::trim).collect();
-            let address = list[nth % list.len()];
-            let endpoint = Endpoint::from_shared(format!("http://{address}"));
-            let endpoint = endpoint.with_context(|| format!("{address:?} is no address"))?;
+        let channel = |list: &[&str], nth: usize| {
+            let endpoint = self.addresses.endpoint(list[nth % list.len()])?;
             anyhow::Ok(endpoint.initial_stream_window_size(window_bytes).connect_lazy())
         };
-        let Addresses { user, order, inventory } = &self.addresses;
-        let all = |nth| Ok([channel(user, nth)?, channel(order, nth)?, channel(inventory, nth)?]);
+        let [user, order, inventory] = self.addresses.lists();
+        let all = |nth| Ok([channel(&user, nth)?, channel(&order, nth)?, channel(&inventory, nth)?]);
         let connections = (0..connections.max(1)).map(all).collect::<anyhow::Result<_>>()?;
         Ok(Self { connections, ..self.clone() })
+    }
+
+    /// Fails where a service does not let itself be connected to.
+    pub(crate) async fn must_answer(&self) -> anyhow::Result<()> {
+        for (service, list) in ["user", "order", "inventory"].into_iter().zip(self.addresses.lists()) {
+            for address in list {
+                let answer = self.addresses.endpoint(address)?.connect_timeout(CONNECT).connect().await;
+                answer.with_context(|| format!("the {service} service does not answer at {address}"))?;
+            }
+        }
+        Ok(())
     }
 
     /// The same, with somebody who may do everything.
@@ -149,5 +174,7 @@ pub(crate) async fn patiently<T>(mut call: impl AsyncFnMut() -> Result<T, Status
     call().await
 }
 
+/// So long a service may take to be connected to.
+const CONNECT: Duration = Duration::from_secs(5);
 const TRIES: u32 = 300;
 const PAUSE: Duration = Duration::from_millis(100);

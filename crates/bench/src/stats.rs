@@ -70,6 +70,12 @@ impl Latencies {
     }
 }
 
+/// A count as a number to reckon with.
+#[expect(clippy::cast_precision_loss, reason = "counts, bytes and ticks of a benchmark are far below 2^52")]
+pub(crate) fn as_f64(count: impl TryInto<u64>) -> f64 {
+    count.try_into().unwrap_or(u64::MAX) as f64
+}
+
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -98,3 +98,12 @@ async fn a_unit_that_nobody_has_ordered_is_found_and_the_exit_code_says_so() {
     assert_eq!(violations.len(), 1, "{violations:?}");
     suite.stop().await;
 }
+
+#[tokio::test]
+async fn a_souk_that_is_not_there_is_said_to_be_not_there() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_souk-bench"));
+    command.args(["run", "get-user", "--user-address", "127.0.0.1:9"]).env("SOUK_BENCH_PASSWORD", "any");
+    let output = command.kill_on_drop(true).output().await.expect("the tool runs");
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert!(complained.contains("the user service does not answer at 127.0.0.1:9"), "{complained}");
+}

@@ -67,8 +67,8 @@ impl Process {
 
     /// A Souk of which only GetProduct answers.
     pub(crate) fn souk(&self, connections: usize, timeout: Duration) -> anyhow::Result<Souk> {
-        let address = || self.address.clone();
-        Souk::new(&Addresses { user: address(), order: address(), inventory: address() }, connections, timeout)
+        let [user, order, inventory] = [(); 3].map(|()| self.address.clone());
+        Souk::new(&Addresses { user, order, inventory, authority: None }, connections, timeout)
     }
 
     /// What it costs.

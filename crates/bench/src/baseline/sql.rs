@@ -13,10 +13,9 @@ use tonic::Status;
 
 use crate::dice::{Dice, Spread};
 use crate::load::{Call, CallError, Calls};
+use crate::market::UNITS;
 use crate::scenario::{Scenario, Verdict};
 
-/// Nobody buys so much.
-const UNITS: i64 = 1_000_000_000;
 /// As long as the event of an order.
 pub(super) const EVENT: &str = "{\"specversion\": \"1.0\", \"type\": \"souk.order.order.placed\", \"source\": \
      \"/souk/order\", \"order\": {\"state\": \"PENDING\", \"currency\": \"EUR\", \"total_minor\": 2916, \"lines\": [{\"sku\": \

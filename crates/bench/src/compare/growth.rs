@@ -12,13 +12,13 @@ use super::goal::{Bound, Goal};
 use super::place::finished;
 use super::{Bench, Outcome, Pairs, Runs, Side};
 use crate::cost::used;
-use crate::dice::{Dice, as_f64};
+use crate::dice::Dice;
 use crate::load::{Call, Calls as _};
 use crate::market::{Market, Size};
 use crate::report::Report;
 use crate::rig::{Form, Rig};
 use crate::scenario::{GetProduct, IdleStreams, PlaceOrder};
-use crate::stats::ratio_of;
+use crate::stats::{as_f64, ratio_of};
 
 const TIMES: usize = 10;
 /// Idle connections, each of which has one stream.

@@ -12,7 +12,7 @@ use crate::market::Market;
 use crate::report::Report;
 use crate::rig::{Form, Rig};
 use crate::scenario::PlaceOrder;
-use crate::stats::{Summary, ratio, ratio_of};
+use crate::stats::{Summary, as_f64, ratio, ratio_of};
 
 /// Calls in flight, of the closed loops that the capacity is the best of.
 const IN_FLIGHT: [usize; 3] = [64, 128, 256];
@@ -119,8 +119,7 @@ fn goals(capacity: f64, sweeps: &[Sweep]) -> Vec<Goal> {
     let told = each(&|sweep| sweep.kept(0.0, |report| Some(report.per_second)));
     let admitted = each(&|sweep| ratio_of(sweep.p99_at(MOST), sweep.p99_at(BUSY)));
     let recovered = each(&|sweep| ratio_of(sweep.after.latency?.p99_us, sweep.p99_at(CALM)));
-    #[expect(clippy::cast_precision_loss, reason = "a run has far less than 2^52 calls")]
-    let failed = sweeps.iter().map(|sweep| sweep.after.failed as f64).fold(0.0, f64::max);
+    let failed = sweeps.iter().map(|sweep| as_f64(sweep.after.failed)).fold(0.0, f64::max);
     vec![
         Goal::new(
             format!("goodput at 10 x the capacity ({capacity:.0}/s) over its peak"),

@@ -6,13 +6,12 @@ use std::sync::Arc;
 use super::goal::{Bound, Goal};
 use super::{Bench, Outcome, Pairs, Side};
 use crate::cost::used;
-use crate::dice::as_f64;
 use crate::load::Pace;
 use crate::market::{Market, Size};
 use crate::report::Report;
 use crate::rig::{Form, Rig};
 use crate::scenario::{Audience, Watch};
-use crate::stats::{ratio, ratio_of};
+use crate::stats::{as_f64, ratio, ratio_of};
 
 const STREAMS: usize = 5_000;
 const SLOW: usize = STREAMS / 20;

@@ -9,7 +9,7 @@ use souk_proto_common::failure::reason_of;
 use tonic::Code;
 
 use super::{Call, CallError};
-use crate::stats::Latencies;
+use crate::stats::{Latencies, as_f64};
 
 /// Callers rarely meet at one lock.
 const SHARDS: u64 = 16;
@@ -153,9 +153,8 @@ impl Measured {
     }
 
     /// Answers that came within the window, a second.
-    #[expect(clippy::cast_precision_loss, reason = "a run has far less than 2^52 calls")]
     pub(crate) fn per_second(&self) -> f64 {
-        self.answered as f64 / self.window.as_secs_f64()
+        as_f64(self.answered) / self.window.as_secs_f64()
     }
 }
 

@@ -13,10 +13,11 @@ use souk_testkit::shop::new_id;
 
 use self::books::Books;
 use super::{Scenario, Verdict};
-use crate::dice::{Dice, Spread, as_f64};
+use crate::dice::{Dice, Spread};
 use crate::load::{Call, CallError, Calls};
 use crate::market::{Customer, Market};
 use crate::souk::{Souk, index, patiently};
+use crate::stats::as_f64;
 
 /// Work that has come no further for so long will not.
 const STUCK_AFTER: Duration = Duration::from_secs(20);
@@ -154,7 +155,7 @@ impl Scenario for PlaceOrder {
             Some(tables) => self.allocated_in(tables).await?,
             None => self.market.levels(&self.souk).await?.iter().map(|level| level.allocated).sum(),
         };
-        Ok(Some(as_f64(usize::try_from(allocated)?) / as_f64(self.lines)))
+        Ok(Some(as_f64(allocated) / as_f64(self.lines)))
     }
 
     async fn check(&self) -> anyhow::Result<Verdict> {
