@@ -246,3 +246,20 @@ pub fn certificate(folder: &Path) -> [PathBuf; 3] {
     ]);
     [ca, certificate, key]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_that_nobody_needs_any_more_leaves_no_shared_memory() {
+        let server = Server::start_careless().await;
+        let id = server.child.as_ref().and_then(Child::id).expect("it runs");
+        let maps = fs::read_to_string(format!("/proc/{id}/maps")).expect("Linux knows its memory");
+        let segments: Vec<&str> =
+            maps.lines().filter_map(|line| line.find("/dev/shm/").map(|from| &line[from..])).collect();
+        assert!(!segments.is_empty(), "{maps}");
+        drop(server);
+        assert!(segments.iter().all(|segment| !Path::new(segment).exists()), "{segments:?}");
+    }
+}
