@@ -38,7 +38,7 @@ async fn orders_are_placed_measured_and_found_again() {
     assert_eq!(report["failures"], Value::Array(Vec::new()));
     assert!(report["answered"].as_u64().expect("a number") > 0, "{report}");
     let latency = |name: &str| report["latency"][name].as_f64().expect("a number");
-    assert!(latency("p50_us") > 0.0 && latency("p50_us") <= latency("max_us"), "{report}");
+    assert!(latency("mean_us") > 0.0 && latency("mean_us") <= latency("max_us"), "{report}");
     assert!(latency("count") > 0.0, "{report}");
     suite.assert_invariants().await;
     suite.stop().await;
@@ -106,4 +106,22 @@ async fn a_souk_that_is_not_there_is_said_to_be_not_there() {
     let output = command.kill_on_drop(true).output().await.expect("the tool runs");
     let complained = String::from_utf8_lossy(&output.stderr);
     assert!(complained.contains("the user service does not answer at 127.0.0.1:9"), "{complained}");
+}
+
+#[tokio::test]
+async fn a_comparison_says_what_it_has_compared_and_under_which_circumstances() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_souk-bench"));
+    command.args(["compare", "place-uniform-embedded", "--pairs", "1", "--seconds", "1", "--warm-up", "0.2"]);
+    command.args(["--in-flight", "8", "--products", "6", "--customers", "2", "--debug-binaries", "--quiet"]);
+    command.args(["--set", "user.tokens.access_ms=3000000", "--json", "-"]);
+    let output = command.kill_on_drop(true).output().await.expect("the tool runs");
+    let compared: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    let compared = &compared[0];
+    assert_eq!(compared["problems"], Value::Array(Vec::new()), "{compared}");
+    assert_eq!(compared["made_under"]["settings"][0], "user.tokens.access_ms=3000000");
+    let missed = !compared["goals"][0]["median"].as_f64().is_some_and(|median| median >= 3.0);
+    assert_eq!(output.status.code(), Some(i32::from(missed)), "{compared}");
+    for runs in compared["runs"].as_array().expect("a list") {
+        assert_eq!(runs["reports"][0]["violations"], Value::Array(Vec::new()), "{runs}");
+    }
 }
