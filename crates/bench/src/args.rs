@@ -1,9 +1,10 @@
 //! What the tool can be told.
 
+mod values;
+
 use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand,
 
 use tonic::transport::Certificate;
 
+use self::values::{count, rate, seconds, seconds_or_none, setting};
 use crate::dice::Spread;
 use crate::load::{Pace, Plan};
 use crate::market::Size;
@@ -54,7 +56,7 @@ impl Tool {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Measure a running Souk.
+    /// Measure a running Souk. The products and customers that are made for it stay.
     Run(Box<Run>),
     /// Start what is needed, run Souk and a baseline in turn, and say which goals are reached.
     Compare(Box<Compare>),
@@ -197,30 +199,6 @@ pub(crate) struct LoadArgs {
     /// The deadline of every call, in seconds.
     #[arg(long, default_value_t = 10.0, value_parser = seconds)]
     timeout: f64,
-}
-
-fn seconds(text: &str) -> Result<f64, String> {
-    number(text, 0.001..=TOKENS_LIVE)
-}
-
-fn seconds_or_none(text: &str) -> Result<f64, String> {
-    number(text, 0.0..=TOKENS_LIVE)
-}
-
-/// Calls a second.
-fn rate(text: &str) -> Result<f64, String> {
-    number(text, 0.1..=1_000_000.0)
-}
-
-fn number(text: &str, bounds: RangeInclusive<f64>) -> Result<f64, String> {
-    let value: f64 = text.parse().map_err(|_| "must be a number".to_owned())?;
-    let (least, most) = (bounds.start(), bounds.end());
-    if bounds.contains(&value) { Ok(value) } else { Err(format!("must be {least} to {most}")) }
-}
-
-fn count<const LEAST: usize, const MOST: usize>(text: &str) -> Result<usize, String> {
-    let value: usize = text.parse().map_err(|_| "must be a whole number".to_owned())?;
-    if (LEAST..=MOST).contains(&value) { Ok(value) } else { Err(format!("must be {LEAST} to {MOST}")) }
 }
 
 impl LoadArgs {
@@ -409,22 +387,6 @@ impl Compare {
     }
 }
 
-/// Whose settings there are.
-const SECTIONS: [&str; 5] = ["user", "order", "inventory", "process", "bus"];
-
-fn setting(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("must be NAME=VALUE")?;
-    let (section, rest) = name.split_once('.').unwrap_or((name, ""));
-    if !SECTIONS.contains(&section) || rest.is_empty() {
-        return Err(format!("{name} is no setting: it begins with one of {}", SECTIONS.join(". ") + "."));
-    }
-    // The services are found where the benchmark has put them.
-    if rest == "server.listen" || name == "process.admin.listen" {
-        return Err(format!("{name} is the benchmark's own"));
-    }
-    Ok((name.to_owned(), value.to_owned()))
-}
-
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Echo {
     /// The answer to GetProduct, as hexadecimal digits.
@@ -497,16 +459,6 @@ mod tests {
         let compare = command.find_subcommand("compare").unwrap();
         for flag in Comparison::value_variants().iter().flat_map(|name| name.fixed()) {
             assert!(compare.get_arguments().any(|argument| argument.get_id() == flag), "{flag}");
-        }
-    }
-
-    #[test]
-    fn a_setting_has_a_name_that_a_service_may_know() {
-        let group = setting("order.group.batch_max=128").unwrap();
-        assert_eq!(group, ("order.group.batch_max".to_owned(), "128".to_owned()));
-        assert_eq!(setting("process.telemetry.log=info,souk=debug").unwrap().1, "info,souk=debug");
-        for bad in ["order.group", "orders.group=1", "order=1", "order.server.listen=127.0.0.1:1"] {
-            setting(bad).unwrap_err();
         }
     }
 }

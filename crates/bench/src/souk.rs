@@ -1,6 +1,6 @@
 //! A running Souk as the benchmark calls it: plain connections, without any layer of ours, since what they cost would be measured too.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use souk_proto_inventory::v1::catalog_service_client::CatalogServiceClient;
@@ -161,20 +161,23 @@ pub(crate) fn index(nth: u64, many: usize) -> usize {
     usize::try_from(nth % many).unwrap_or_default()
 }
 
-/// Preparing is not measured: what is refused for now is tried again.
+/// Preparing and checking are not measured: what is refused for now is tried again.
 pub(crate) async fn patiently<T>(mut call: impl AsyncFnMut() -> Result<T, Status>) -> Result<T, Status> {
-    for _ in 0..TRIES {
+    let began = Instant::now();
+    loop {
         match call().await {
-            Err(status) if matches!(status.code(), Code::ResourceExhausted | Code::Unavailable | Code::Aborted) => {
-                tokio::time::sleep(PAUSE).await;
-            }
+            Err(status) if is_for_now(&status) && began.elapsed() < PATIENCE => tokio::time::sleep(PAUSE).await,
             result => return result,
         }
     }
-    call().await
+}
+
+fn is_for_now(status: &Status) -> bool {
+    let for_now = [Code::ResourceExhausted, Code::Unavailable, Code::Aborted, Code::DeadlineExceeded];
+    for_now.contains(&status.code())
 }
 
 /// So long a service may take to be connected to.
 const CONNECT: Duration = Duration::from_secs(5);
-const TRIES: u32 = 300;
+const PATIENCE: Duration = Duration::from_mins(1);
 const PAUSE: Duration = Duration::from_millis(100);

@@ -52,7 +52,7 @@ pub(crate) struct News {
     pub(crate) latency: Option<Summary>,
     /// Changes that became known, each counted for each reader.
     pub(crate) known: u64,
-    /// Messages that came meanwhile: fewer, where several changes were told as one.
+    /// Messages that said so: fewer, where several changes were told as one.
     pub(crate) messages: u64,
 }
 
@@ -134,7 +134,7 @@ impl Board {
     /// A reader knows this version from now on, and with it all before.
     fn known(&self, nth: usize, version: i64, early: &mut Vec<(i64, Instant)>) {
         let now = Instant::now();
-        self.messages.fetch_add(1, Ordering::Relaxed);
+        let mut is_news = false;
         let before = self.positions[nth].swap(version, Ordering::Relaxed);
         if version < before {
             self.backwards.fetch_add(1, Ordering::Relaxed);
@@ -147,10 +147,12 @@ impl Board {
             let call = change.and_then(|change| changes.get(change).copied().flatten());
             if let Some(call) = call.filter(|call| call.counts) {
                 latencies.record(at.saturating_duration_since(call.due));
+                is_news = true;
             }
             // What was changed before anybody counted is not counted.
             call.is_none() && *version > self.base
         });
+        self.messages.fetch_add(u64::from(is_news), Ordering::Relaxed);
     }
 
     /// How changes became known since the last time that this was asked.
