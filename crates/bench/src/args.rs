@@ -44,9 +44,11 @@ impl Tool {
         let matches = Self::command().try_get_matches_from(words)?;
         let tool = Self::from_arg_matches(&matches)?;
         let refused = match (&tool.command, matches.subcommand()) {
-            (Command::Run(run), _) => run.outlasts_tokens(),
+            (Command::Run(run), _) => {
+                run.outlasts_tokens().or_else(|| run.shape.contradicts()).or_else(|| run.streams.contradicts())
+            }
             (Command::Compare(compare), Some((_, flags))) => {
-                compare.ignores(flags).or_else(|| compare.outlasts_tokens())
+                compare.ignores(flags).or_else(|| compare.outlasts_tokens()).or_else(|| compare.shape.contradicts())
             }
             _ => None,
         };
@@ -248,14 +250,26 @@ pub(crate) struct Streams {
 }
 
 impl Shape {
+    /// Why it cannot be, if so.
+    fn contradicts(&self) -> Option<String> {
+        let too_many = self.lines > self.products;
+        too_many.then(|| format!("{} --lines are more than {} --products", self.lines, self.products))
+    }
+
     pub(crate) fn size(&self) -> Size {
         Size { products: self.products, customers: self.customers }
     }
 }
 
 impl Streams {
+    /// Why they cannot be, if so.
+    fn contradicts(&self) -> Option<String> {
+        let too_many = self.slow_streams > self.streams;
+        too_many.then(|| format!("{} --slow-streams are more than {} --streams", self.slow_streams, self.streams))
+    }
+
     pub(crate) fn audience(&self) -> Audience {
-        Audience { streams: self.streams, slow: self.slow_streams.min(self.streams) }
+        Audience { streams: self.streams, slow: self.slow_streams }
     }
 }
 
@@ -436,6 +450,8 @@ mod tests {
             ("run place-order --connections 0", "must be 1 to 1000"),
             ("run place-order --seconds 481", "must be 0.001 to 480"),
             ("run place-order --seconds 200 --rate 1,2,3", "outlast the tokens of customers: 480 at most"),
+            ("run place-order --lines 5 --products 4", "5 --lines are more than 4 --products"),
+            ("run watch --slow-streams 3 --streams 2", "3 --slow-streams are more than 2 --streams"),
             ("compare growth --pairs 0", "must be 1 to 100"),
             ("compare growth --seconds 480", "growth would outlast the tokens"),
             ("compare growth --set orders.group.batch_max=1", "orders.group.batch_max is no setting"),
