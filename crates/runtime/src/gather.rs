@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{Instrument, Span};
@@ -73,7 +74,10 @@ impl<C, A> Gather<C, A> {
     pub async fn submit(&self, command: C, deadline: Option<Instant>, waiting: Span) -> Result<A, Unanswered> {
         let (answer, answered) = oneshot::channel();
         let ticket = Ticket { deadline, answer, waiting: waiting.clone(), position: trace::current() };
-        self.0.try_send(Queued { command, ticket }).map_err(|_| Unanswered::QueueFull)?;
+        self.0.try_send(Queued { command, ticket }).map_err(|refused| match refused {
+            TrySendError::Full(_) => Unanswered::QueueFull,
+            TrySendError::Closed(_) => Unanswered::Ended,
+        })?;
         answered.instrument(waiting).await.map_err(|_| Unanswered::Ended)
     }
 }

@@ -1,13 +1,17 @@
 //! The hands of this process: so many steps it does at a time. Who places an order has one ready before, and leaves the order's first step to it;
-//! what other processes left behind waits in the table for hands that are free.
+//! what waits in the table, put off or left behind by other processes, has a share of its own, however many orders are placed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use souk_runtime::TraceContext;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
-use crate::ops::drive_saga::Claimed;
+use crate::domain::Step;
+
+/// One hand of so many is for the table.
+const TABLE_SHARE: usize = 8;
 
 /// See the module. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -17,24 +21,43 @@ pub struct Hands(Arc<Shared>);
 struct Shared {
     /// Whom the table names for steps that this process has taken up.
     holder: Uuid,
-    free: Arc<Semaphore>,
-    most: usize,
+    for_orders: Share,
+    for_table: Share,
     given: Mutex<Vec<(Claimed, Hand)>>,
     /// There may be something in the table.
     look: AtomicBool,
     wake: Notify,
 }
 
+/// Hands for one purpose.
+#[derive(Debug)]
+struct Share {
+    free: Arc<Semaphore>,
+    most: usize,
+}
+
 /// A hand that is kept for a step. Dropped, it is free.
 #[derive(Debug)]
 pub struct Hand(#[expect(dead_code, reason = "it is given back when it is dropped")] OwnedSemaphorePermit);
 
+/// A step that this process has taken up, and the stock that it is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claimed {
+    /// The step.
+    pub step: Step,
+    /// The inventory's name for the order's stock.
+    pub reservation_id: Uuid,
+    /// Where it was left in a trace.
+    pub position: Option<TraceContext>,
+}
+
 impl Hands {
-    /// So many hands, under this name.
+    /// So many hands, two at least, under this name.
     pub fn new(holder: Uuid, most: usize) -> Self {
-        let free = Arc::new(Semaphore::new(most));
+        let table = most.div_ceil(TABLE_SHARE);
+        let (for_orders, for_table) = (Share::of(most.saturating_sub(table).max(1)), Share::of(table));
         let (given, look) = (Mutex::default(), AtomicBool::new(false));
-        Self(Arc::new(Shared { holder, free, most, given, look, wake: Notify::new() }))
+        Self(Arc::new(Shared { holder, for_orders, for_table, given, look, wake: Notify::new() }))
     }
 
     /// Whom the table names for steps that this process has taken up.
@@ -42,20 +65,22 @@ impl Hands {
         self.0.holder
     }
 
-    /// Waits for a hand. Orders that are placed faster than they are brought to their end wait here, before anything is done for them.
-    pub async fn one(&self) -> Hand {
-        let permit = self.0.free.clone().acquire_owned().await;
-        Hand(permit.expect("it is never closed"))
+    /// Waits for a hand. Orders that are placed faster than they are brought to their end wait here, before anything is done for them. `None`:
+    /// the hands are [closed](Self::close), and the step is left in the table.
+    pub async fn one(&self) -> Option<Hand> {
+        self.0.for_orders.free.clone().acquire_owned().await.ok().map(Hand)
     }
 
-    /// Half of those that are free, if they are worth a look at the table, which costs a transaction; the others are for new orders.
+    /// Those that are free for the table, if they are worth a look at it, which costs a transaction: at least half of its share, and half of
+    /// what new orders have left free.
     pub fn spare(&self) -> Vec<Hand> {
-        let free = self.0.free.available_permits();
-        if free < self.0.most.div_ceil(4) {
+        let Shared { for_orders, for_table, .. } = &*self.0;
+        let of_table = for_table.free.available_permits();
+        if of_table < for_table.most.div_ceil(2) {
             return Vec::new();
         }
-        let spare = || self.0.free.clone().try_acquire_owned().ok().map(Hand);
-        (0..free.div_ceil(2)).map_while(|_| spare()).collect()
+        let of_orders = for_orders.free.available_permits() / 2;
+        for_table.take(of_table).chain(for_orders.take(of_orders)).collect()
     }
 
     /// Leaves a step to a hand. The caller has stored that it is taken up.
@@ -81,14 +106,31 @@ impl Hands {
         self.0.look.swap(false, Ordering::AcqRel)
     }
 
-    /// Waits until every hand is free: nothing is being done, and nobody is placing an order.
-    pub async fn all_free(&self) {
-        let most = u32::try_from(self.0.most).unwrap_or(u32::MAX);
-        drop(self.0.free.acquire_many(most).await);
+    /// Waits until every hand is free, which is when nothing is being done and nobody is placing an order. From then on nobody gets one.
+    pub async fn close(&self) {
+        let Shared { for_orders, for_table, .. } = &*self.0;
+        let _all = tokio::join!(for_orders.all(), for_table.all());
+        for_orders.free.close();
+        for_table.free.close();
     }
 
     fn given(&self) -> std::sync::MutexGuard<'_, Vec<(Claimed, Hand)>> {
         self.0.given.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Share {
+    fn of(most: usize) -> Self {
+        Self { free: Arc::new(Semaphore::new(most)), most }
+    }
+
+    /// Up to `count`.
+    fn take(&self, count: usize) -> impl Iterator<Item = Hand> {
+        (0..count).map_while(|_| self.free.clone().try_acquire_owned().ok().map(Hand))
+    }
+
+    async fn all(&self) -> Option<tokio::sync::SemaphorePermit<'_>> {
+        self.free.acquire_many(u32::try_from(self.most).unwrap_or(u32::MAX)).await.ok()
     }
 }
 
@@ -97,7 +139,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::domain::{OrderId, Step, StepKind};
+    use crate::domain::{OrderId, StepKind};
 
     fn claimed() -> Claimed {
         let (order_id, deadline_at) = (OrderId(Uuid::nil()), chrono::DateTime::UNIX_EPOCH);
@@ -106,29 +148,61 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_order_waits_for_a_hand_and_the_table_gets_what_is_spare() {
-        let hands = Hands::new(Uuid::nil(), 4);
-        assert_eq!(hands.spare().len(), 2, "they are free again");
-        let spare = hands.spare();
-        let (first, _second) = (hands.one().await, hands.one().await);
-        assert!(hands.spare().is_empty());
+    async fn an_order_waits_for_a_hand_and_the_table_has_its_share_however_many_wait() {
+        let hands = Hands::new(Uuid::nil(), 16);
+        let mut taken = Vec::new();
+        for _ in 0..14 {
+            taken.push(hands.one().await.unwrap());
+        }
         assert!(tokio::time::timeout(Duration::from_mins(1), hands.one()).await.is_err());
-        drop(first);
-        let third = hands.one().await;
+        let mut spare = hands.spare();
+        assert_eq!(spare.len(), 2, "its share");
+        assert!(hands.spare().is_empty());
+        spare.pop();
+        assert_eq!(hands.spare().len(), 1, "half of it is worth a look");
         drop(spare);
+        taken.truncate(6);
+        assert_eq!(hands.spare().len(), 2 + 4, "and half of what is left by orders");
+        assert!(hands.one().await.is_some());
+    }
+
+    #[tokio::test]
+    async fn one_hand_is_enough_for_orders_and_for_the_table() {
+        let hands = Hands::new(Uuid::nil(), 1);
+        let _one = hands.one().await.unwrap();
         assert_eq!(hands.spare().len(), 1);
-        drop(third);
+    }
+
+    #[tokio::test]
+    async fn hands_are_closed_when_all_are_free_and_nobody_gets_one_afterwards() {
+        let hands = Hands::new(Uuid::nil(), 4);
+        let hand = hands.one().await.unwrap();
+        let closing = tokio::spawn({
+            let hands = hands.clone();
+            async move { hands.close().await }
+        });
+        tokio::task::yield_now().await;
+        let late = tokio::spawn({
+            let hands = hands.clone();
+            async move { hands.one().await.is_none() }
+        });
+        tokio::task::yield_now().await;
+        assert!(!closing.is_finished() && !late.is_finished());
+        drop(hand);
+        closing.await.unwrap();
+        assert!(late.await.unwrap());
+        assert!(hands.spare().is_empty());
     }
 
     #[tokio::test]
     async fn what_is_given_needs_no_look_at_the_table() {
         let hands = Hands::new(Uuid::nil(), 4);
-        hands.give(claimed(), hands.one().await);
+        hands.give(claimed(), hands.one().await.unwrap());
         assert!(!hands.woken().await);
         assert_eq!(hands.take().len(), 1);
         assert!(hands.take().is_empty());
         hands.wake();
-        hands.give(claimed(), hands.one().await);
+        hands.give(claimed(), hands.one().await.unwrap());
         assert!(hands.woken().await);
     }
 }

@@ -171,7 +171,7 @@ fn meaning(kind: StepKind, status: &Status) -> Attempt {
     let Some(reason) = failure::reason_of(status).filter(|_| definite) else { return again() };
     match kind {
         StepKind::CommitStock => match reason {
-            // Nobody else knows the name of the reservation, so it was us: the key of that try is forgotten after 72 hours.
+            // Nobody else knows the name of the reservation, so it was us.
             Reason::ReservationAlreadyCommitted => Attempt::Answered(Answer::Done),
             reason => Attempt::Answered(Answer::Refused(reason)),
         },

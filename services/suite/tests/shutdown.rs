@@ -71,6 +71,11 @@ async fn an_order_in_flight_finds_the_inventory_to_the_last() {
     drop(other);
     call.await.unwrap().unwrap();
     stopping.await.unwrap();
+    // Whatever has become of its step, nobody has to wait for the lease of somebody who is gone.
+    let order = database(folder.path(), "order").await;
+    let text = "SELECT COUNT(*) FROM saga_steps WHERE state = 'DUE' AND holder IS NOT NULL";
+    let (leased,): (i64,) = souk_db::sql(text).fetch_one(&mut order.read().await.unwrap()).await.unwrap();
+    assert_eq!(leased, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

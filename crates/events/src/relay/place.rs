@@ -80,7 +80,7 @@ impl Term<'_> {
                 break;
             }
         }
-        self.unread = true;
+        (self.unread, self.since) = (true, None);
         if republished > 0 {
             warn!(republished, stream = place.stream, "bus without what was published: it is published again");
         } else {

@@ -41,13 +41,13 @@ pub(super) struct Term<'r> {
     pub(super) unread: bool,
     /// What is older was read, as far as one can know. PostgreSQL's index of what is unpublished keeps, until it is vacuumed, what has been
     /// published since: whoever reads it from its beginning passes all of that again.
-    since: Option<DateTime<Utc>>,
+    pub(super) since: Option<DateTime<Utc>>,
     poll_at: DateTime<Utc>,
     renew_at: DateTime<Utc>,
     sweep_at: DateTime<Utc>,
 }
 
-/// Acknowledgements that come within this time are marked together. Nobody waits for them but the relay.
+/// Acknowledgements that come within this time are marked together. Whoever waits is the next event of the same aggregate.
 const LANDING: Duration = Duration::from_millis(10);
 
 /// An event may come into sight so long after its time: its transaction lasted, or its replica's clock is behind. One that comes later still is

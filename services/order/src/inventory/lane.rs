@@ -8,7 +8,7 @@ use souk_proto_inventory::v1 as pb;
 use souk_proto_inventory::v1::reservation_change::Change;
 use souk_proto_inventory::v1::reservation_result::Outcome;
 use souk_proto_inventory::v1::stock_service_client::StockServiceClient;
-use souk_runtime::gather::{Gather, Gathered, Part, gather};
+use souk_runtime::gather::{Gather, Gathered, Part, Unanswered, gather};
 use souk_runtime::{TraceContext, deadline, trace};
 use tokio::task::JoinSet;
 use tonic::{Code, Status};
@@ -36,11 +36,14 @@ impl Lane {
 
     /// Has the change made.
     pub(super) async fn ask(&self, change: Change) -> Answer {
-        let answer = self.0.submit(change, deadline::current(), info_span!("gathered call")).await;
-        answer.unwrap_or_else(|_| {
-            let message = "too much is being asked of the inventory";
-            Err(Failure::new(Code::Unavailable, Reason::LoadShed, message).into())
-        })
+        match self.0.submit(change, deadline::current(), info_span!("gathered call")).await {
+            Ok(answer) => answer,
+            Err(Unanswered::QueueFull) => {
+                let message = "too much is being asked of the inventory";
+                Err(Failure::new(Code::Unavailable, Reason::LoadShed, message).into())
+            }
+            Err(Unanswered::Ended) => Err(Status::unknown("whoever asks the inventory has ended")),
+        }
     }
 }
 
@@ -59,13 +62,14 @@ async fn serve(mut gathered: Gathered<Change, Answer>, stock: StockServiceClient
     }
 }
 
-/// Sends a part, and its halves where it is too large for a message.
+/// Sends a part, and its halves where it is too large for a message, or where one of its changes is the ruin of all. That is safe: each may be
+/// asked for any number of times.
 async fn send(stock: StockServiceClient<Channel>, part: Part<Change, Answer>) {
     let mut parts = vec![part];
     while let Some(mut part) = parts.pop() {
         match call(stock.clone(), &part).await {
             Ok(results) => part.answer(results.into_iter().map(answer)),
-            Err(status) if is_too_large(&status) && part.commands.len() > 1 => {
+            Err(status) if is_worth_halving(&status) && part.commands.len() > 1 => {
                 let second = part.split_half();
                 parts.extend([second, part]);
             }
@@ -106,6 +110,6 @@ fn answer(result: pb::ReservationResult) -> Answer {
     }
 }
 
-fn is_too_large(status: &Status) -> bool {
-    failure::reason_of(status) == Some(Reason::MessageTooLarge)
+fn is_worth_halving(status: &Status) -> bool {
+    status.code() == Code::Internal || failure::reason_of(status) == Some(Reason::MessageTooLarge)
 }

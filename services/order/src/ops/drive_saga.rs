@@ -2,7 +2,7 @@
 //!
 //! A step is taken up for a while (a lease) under an epoch that grows each time. Whoever comes back with an older epoch, or to a step that was
 //! dropped, changes nothing: somebody else has it, or nobody wants it any more. That is safe because the call itself may be made any number
-//! of times: its key is the step's own.
+//! of times: the reservation tells whether it was made before.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -20,18 +20,8 @@ use crate::domain::{Attempt, Order, OrderId, Step, StepKind};
 use crate::error::Error;
 use crate::events::{self, Record};
 use crate::failpoints;
+use crate::hands::Claimed;
 use crate::store::{self, Finished, NewStep, Postponed};
-
-/// A step that this process has taken up, and the stock that it is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Claimed {
-    /// The step.
-    pub step: Step,
-    /// The inventory's name for the order's stock.
-    pub reservation_id: Uuid,
-    /// Where it was left in a trace.
-    pub position: Option<TraceContext>,
-}
 
 /// Takes up to `limit` due steps.
 pub async fn claim(app: &App, limit: usize) -> Result<Vec<Claimed>, Error> {

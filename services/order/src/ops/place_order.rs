@@ -13,22 +13,23 @@
 //! order; and if the outcome is not known, the order may be there.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 
-use souk_db::{Batch, Decided, Error as DbError, GroupError, Kind, Tx, all_touched, together};
-use souk_interceptors::{Caller, context};
+use souk_db::{Batch, Decided, Error as DbError, GroupCommit, GroupError, Kind, Tx, all_touched, detached, together};
+use souk_interceptors::Caller;
 use souk_proto_common::{IdempotencyKey, Money};
-use souk_runtime::{Clock, failpoint, trace};
+use souk_runtime::{Clock, deadline, failpoint, trace};
 use tracing::debug;
 use uuid::Uuid;
 
-use super::drive_saga::{Claimed, millis};
+use super::drive_saga::millis;
 use super::{Answer, App, take_turn};
 use crate::domain::pricing::price;
 use crate::domain::{Order, OrderId, OrderLine, PlaceOrder, Sku, Step, StepKind, UserId};
 use crate::error::Error;
 use crate::events::{self, Record};
 use crate::failpoints;
-use crate::hands::Hand;
+use crate::hands::{Claimed, Hand, Hands};
 use crate::inventory::Hold;
 use crate::store::{self, NewOrder, NewStep, Placed, Taken};
 
@@ -104,6 +105,9 @@ async fn price_and_hold(app: &App, owner_id: UserId, command: &PlaceOrder) -> Re
 /// The order may be there although it cannot be priced or held: its own stock may be what is short now, and for its answer nobody else is
 /// needed.
 async fn known_or(app: &App, owner_id: UserId, key: &IdempotencyKey, error: Error) -> Result<Way, Error> {
+    if matches!(error, Error::DeadlineExceeded) {
+        return Err(error); // there is no time to look
+    }
     known(app, owner_id, key).await?.map(Way::Known).ok_or(error)
 }
 
@@ -136,20 +140,24 @@ async fn priced(app: &App, command: &PlaceOrder) -> Result<Priced, Error> {
 }
 
 /// Stores the order with what belongs to it, unless its key is taken, and leaves its first step to `hand`.
-async fn store_order(app: &App, new: NewOrder, hand: Hand) -> Result<Answer, Error> {
+async fn store_order(app: &App, new: NewOrder, hand: Option<Hand>) -> Result<Answer, Error> {
     let (key, reservation_id) = (new.key, new.order.reservation_id);
     let position = trace::current();
-    let (step, taken) = first_step(app, &new.order);
+    let step = first_step(app, new.order.id);
     let traceparent = position.map(|position| position.to_string());
     let record = events::record(&new.order, &app.ids, traceparent.clone());
     let (order_id, kind, deadline_at) = (step.order_id, step.kind, step.deadline_at);
-    let step_row = NewStep { order_id, kind, deadline_at, traceparent, taken: Some(taken) };
-    let submitted = app.placing.submit(Placing { new, record, step: step_row }, context::deadline()).await;
-    failpoint(failpoints::PLACE_AFTER_COMMIT);
-    match submitted {
+    let taken = hand.as_ref().map(|_| taken_up(app));
+    let step_row = NewStep { order_id, kind, deadline_at, traceparent, taken };
+    let claimed = Claimed { step, reservation_id, position };
+    let placing = app.placing.clone();
+    let hands = app.hands.clone();
+    // In a task of its own: were a caller to go away between the commit and its news, the step would be nobody's until its lease runs out.
+    let submitted =
+        detached(trace::carried(submit(placing, Placing { new, record, step: step_row }, hands, claimed, hand)));
+    match submitted.await {
         Ok(Stored::New(snapshot)) => {
             app.relay.wake();
-            app.hands.give(Claimed { step, reservation_id, position }, hand);
             Ok(Answer { snapshot, replayed: false })
         }
         Ok(Stored::Before(placed)) => {
@@ -169,13 +177,31 @@ async fn store_order(app: &App, new: NewOrder, hand: Hand) -> Result<Answer, Err
     }
 }
 
-/// The first step of an order: this process takes it up as it stores it, so that nobody has to look for it. If this process does not live to
-/// do it, the lease runs out, and another does.
-fn first_step(app: &App, order: &Order) -> (Step, Taken) {
-    let now = app.clock.now();
-    let deadline_at = now + millis(app.saga.deadline_ms);
-    let step = Step { order_id: order.id, kind: StepKind::CommitStock, epoch: 1, attempts: 1, deadline_at };
-    (step, Taken { holder: app.hands.holder(), lease_until: now + millis(app.saga.lease_ms) })
+/// Has the order stored, and its first step done.
+async fn submit(
+    group: GroupCommit<PlaceBatch>,
+    placing: Placing,
+    hands: Hands,
+    claimed: Claimed,
+    hand: Option<Hand>,
+) -> Result<Stored, GroupError<Infallible>> {
+    let submitted = group.submit(placing, deadline::current()).await;
+    failpoint(failpoints::PLACE_AFTER_COMMIT);
+    if let (Ok(Stored::New(_)), Some(hand)) = (&submitted, hand) {
+        hands.give(claimed, hand);
+    }
+    submitted
+}
+
+/// The first step of an order. Whoever stores it with a hand takes it up as it is stored, so that nobody has to look for it.
+fn first_step(app: &App, order_id: OrderId) -> Step {
+    let deadline_at = app.clock.now() + millis(app.saga.deadline_ms);
+    Step { order_id, kind: StepKind::CommitStock, epoch: 1, attempts: 1, deadline_at }
+}
+
+/// That this process has taken it up. If it does not live to do it, the lease runs out, and another does.
+fn taken_up(app: &App) -> Taken {
+    Taken { holder: app.hands.holder(), lease_until: app.clock.now() + millis(app.saga.lease_ms) }
 }
 
 /// A new order on its way into the tables.
@@ -206,7 +232,7 @@ impl Batch for PlaceBatch {
     type Command = Placing;
     type Reply = Stored;
     /// A taken key is no refusal: it is answered with what it belongs to.
-    type Error = std::convert::Infallible;
+    type Error = Infallible;
 
     async fn apply(&self, tx: &mut Tx, commands: &[Placing]) -> Result<Decided<Self>, DbError> {
         let orders: Vec<&NewOrder> = commands.iter().map(|placing| &placing.new).collect();

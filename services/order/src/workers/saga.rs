@@ -1,8 +1,7 @@
-//! The worker that does what orders owe. Woken when there is something to do, and by a slow sweep for what other processes left behind.
+//! The worker that does what orders owe. Woken when there is something to do, and by a slow sweep for what was put off, and for what other
+//! processes left behind.
 //!
 //! Any number of them may run, in any number of processes: steps are taken up by lease.
-
-use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -16,9 +15,9 @@ use tracing::{error, warn};
 use crate::domain::StepKind;
 use crate::error::Error;
 use crate::failpoints;
-use crate::hands::Hand;
+use crate::hands::{Claimed, Hand};
 use crate::ops::App;
-use crate::ops::drive_saga::{Claimed, Driven, claim, drive, millis};
+use crate::ops::drive_saga::{Driven, claim, drive, millis};
 use crate::store;
 
 /// A backlog is counted no further: counting it must not cost as much as the backlog.
@@ -67,18 +66,19 @@ struct Worker {
     driving: JoinSet<Option<DateTime<Utc>>>,
     /// There may be steps that are due.
     look: bool,
-    /// The earliest time at which a step that we have put off is due again.
-    again_at: Option<DateTime<Utc>>,
-    /// When the backlog is counted next, however busy the worker is.
+    /// When we look next, however busy we are: a step that we have put off is due again, or it is time for the sweep.
+    look_at: DateTime<Utc>,
+    /// When the backlog is counted next.
     measure_at: DateTime<Utc>,
 }
 
 /// Runs until the process ends, and finishes what it has begun.
 pub(super) async fn run(app: App, meters: Meters) {
-    let measure_at = app.clock.now();
-    let mut worker = Worker { app, meters, driving: JoinSet::new(), look: true, again_at: None, measure_at };
+    let now = app.clock.now();
+    let mut worker = Worker { app, meters, driving: JoinSet::new(), look: true, look_at: now, measure_at: now };
     while !worker.app.shutdown.is_cancelled() {
         worker.measure_when_due().await;
+        worker.look_when_due();
         worker.take_given();
         if worker.look && worker.take_up().await {
             continue;
@@ -96,7 +96,7 @@ impl Worker {
             tokio::select! {
                 Some(ended) = self.driving.join_next() => self.ended(ended),
                 _ = self.app.hands.woken() => {}
-                () = self.app.hands.all_free() => return,
+                () = self.app.hands.close() => return,
             }
         }
     }
@@ -134,27 +134,27 @@ impl Worker {
     }
 
     async fn wait(&mut self) {
-        let pause = self.pause();
+        let pause = (self.look_at - self.app.clock.now()).to_std().unwrap_or_default();
         tokio::select! {
             Some(ended) = self.driving.join_next() => self.ended(ended),
             look = self.app.hands.woken() => self.look |= look,
-            () = self.app.clock.sleep(pause) => {
-                self.look = true;
-                self.again_at = None;
-            }
+            // Told to look, and without a hand for it, we wait for one of them to be free.
+            () = self.app.clock.sleep(pause), if !self.look => {}
             () = self.app.shutdown.cancelled() => {}
         }
     }
 
-    fn pause(&self) -> Duration {
-        let sweep = Duration::from_millis(self.app.saga.sweep_interval_ms);
-        let again = self.again_at.map(|again_at| (again_at - self.app.clock.now()).to_std().unwrap_or_default());
-        again.map_or(sweep, |again| again.min(sweep))
+    fn look_when_due(&mut self) {
+        let now = self.app.clock.now();
+        if now >= self.look_at {
+            self.look = true;
+            self.look_at = now + millis(self.app.saga.sweep_interval_ms);
+        }
     }
 
     fn ended(&mut self, ended: Result<Option<DateTime<Utc>>, JoinError>) {
         match ended {
-            Ok(Some(again_at)) => self.again_at = Some(self.again_at.map_or(again_at, |known| known.min(again_at))),
+            Ok(Some(again_at)) => self.look_at = self.look_at.min(again_at),
             Ok(None) => {}
             // Its lease runs out, and the step is tried again.
             Err(error) => error!(%error, "a step panicked"),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use souk_db::sql;
 use souk_events::Event;
 use souk_order::domain::{OrderId, StepKind};
 use souk_order::store::{self, NewStep};
@@ -155,6 +156,70 @@ async fn the_backlog_is_counted_however_busy_the_worker_is() {
     assert!(shop.metric("order_saga_due") >= Some(1.0));
     gate.open();
     shop.at_rest().await;
+}
+
+#[tokio::test]
+async fn what_others_left_behind_is_done_however_busy_the_worker_is() {
+    let (shop, alice) = shop().await;
+    let placed = shop.place(&alice, items(&[("TEA", 1)])).await.unwrap();
+    shop.settled(&alice, &placed).await;
+    let mut tx = shop.replicas[0].running.app.db.write().await.unwrap();
+    let text = "UPDATE saga_steps SET state = 'DUE', holder = NULL, due_at = $1";
+    sql(text).bind(shop.clock.now()).execute(&mut tx).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(shop.steps_due().await, 1);
+    // Orders come before the worker has rested for the second after which it looks around by itself.
+    for _ in 0..3 {
+        shop.clock.advance(Duration::from_millis(600));
+        let placed = shop.place(&alice, items(&[("TEA", 1)])).await.unwrap();
+        shop.settled(&alice, &placed).await;
+    }
+    shop.at_rest().await;
+}
+
+#[tokio::test]
+async fn stock_is_given_back_although_orders_want_every_hand() {
+    let mut shop = Shop::closed().await;
+    let database = shop.sqlite();
+    shop.start(database, |config| config.saga.concurrency_max = 1).await;
+    shop.suite.product("TEA", 100, 10).await;
+    let alice = shop.suite.customer("alice").await;
+    let placed = shop.place(&alice, items(&[("TEA", 2)])).await.unwrap();
+    shop.settled(&alice, &placed).await;
+    let gate = Gate::new();
+    shop.proxy.break_next("Commit", [Fault::HoldRequest(gate.clone())]);
+    shop.place(&alice, items(&[("TEA", 1)])).await.unwrap();
+    gate.reached().await;
+    let (mut orders, waits) = (shop.orders(&alice), items(&[("TEA", 1)]));
+    let waiting = tokio::spawn(async move { orders.place_order(waits).await.map(drop) });
+    shop.cancel(&alice, &placed).await.unwrap();
+    shop.stock_becomes("TEA", |level| level.allocated == 0).await;
+    assert!(!waiting.is_finished());
+    gate.open();
+    waiting.await.unwrap().unwrap();
+    shop.at_rest().await;
+    assert_eq!(shop.promised("TEA").await, (0, 2));
+}
+
+#[tokio::test]
+async fn an_order_whose_caller_has_gone_while_it_was_stored_is_confirmed() {
+    let (shop, alice) = shop().await;
+    // The caller goes away while the order waits to be stored, most likely.
+    for _ in 0..5 {
+        let blocker = shop.replicas[0].running.app.db.write().await.unwrap();
+        let (mut orders, (held, _)) = (shop.orders(&alice), shop.promised("TEA").await);
+        let call = tokio::spawn(async move { orders.place_order(items(&[("TEA", 1)])).await });
+        shop.stock_becomes("TEA", |level| level.held == held + 1).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        call.abort();
+        assert!(call.await.is_err());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        blocker.rollback().await.unwrap();
+        if shop.allocates_within(Duration::from_secs(1), "TEA").await {
+            return;
+        }
+    }
+    panic!("no order was stored");
 }
 
 #[tokio::test]
