@@ -35,6 +35,11 @@ pub trait Batch: Send + Sync + 'static {
         tx: &mut Tx,
         commands: &[Self::Command],
     ) -> impl Future<Output = Result<Decided<Self>, Error>> + Send;
+
+    /// As how many it counts, where one command asks for many things.
+    fn weight(_command: &Self::Command) -> usize {
+        1
+    }
 }
 
 /// One result for each command of a batch, in order.
@@ -46,7 +51,7 @@ pub type Decided<B> = Vec<Result<<B as Batch>::Reply, <B as Batch>::Error>>;
 pub struct GroupConfig {
     /// Commands that wait for the next transaction; one more is refused at once.
     pub queue_max: usize,
-    /// Commands in one transaction.
+    /// Commands in one transaction. A call that asks for more changes than that has one of its own.
     pub batch_max: usize,
 }
 
@@ -123,7 +128,7 @@ type Answer<B> = Result<<B as Batch>::Reply, GroupError<<B as Batch>::Error>>;
 impl<B: Batch> GroupCommit<B> {
     /// Starts the group's worker on the current runtime. Metrics have the group under `name`.
     pub fn start(name: &'static str, db: Db, batch: B, config: &GroupConfig) -> Self {
-        let (gather, gathered) = gather(config.queue_max, config.batch_max);
+        let (gather, gathered) = gather(config.queue_max, config.batch_max, B::weight);
         let stats = Arc::new(GroupStats(db.meters.group(name)));
         let worker = Worker { name, db, batch, gathered, stats: stats.clone() };
         tokio::spawn(worker.run());
@@ -212,9 +217,10 @@ impl<B: Batch> Worker<B> {
             return Err(Error::bug("a batch must answer every command"));
         }
         tx.commit().await?;
+        let size: usize = group.commands.iter().map(B::weight).sum();
         self.stats.0.batches.inc();
-        self.stats.0.commands.inc_by(results.len() as u64);
-        self.stats.0.sizes.observe(f64::from(u32::try_from(results.len()).unwrap_or(u32::MAX)));
+        self.stats.0.commands.inc_by(size as u64);
+        self.stats.0.sizes.observe(f64::from(u32::try_from(size).unwrap_or(u32::MAX)));
         Ok(results.into_iter().map(|result| result.map_err(GroupError::Rejected)).collect())
     }
 

@@ -153,8 +153,9 @@ fn options(url: &str, config: &DbConfig, database: &str) -> Result<PgConnectOpti
             ("lock_timeout", ms(config.lock_timeout_ms)),
             ("idle_in_transaction_session_timeout", ms(config.idle_transaction_timeout_ms)),
         ]);
-    // Every statement of ours looks rows up by their keys, a few hundred at a time. A plan that was made while a table was small, and is kept,
-    // reads all of it for each batch when it has grown: orders then became slower with every order.
+    // What is done for calls looks rows up by keys and indexes, a few hundred at a time. A plan that was made while a table was small, and is
+    // kept, reads all of it for each batch when it has grown: orders then became slower with every order (1,089, 734, 679 a second in three runs
+    // of one shop; without such plans 1,197, 1,171, 1,006). What has to read a whole table still does: it has no other way.
     options = options.options([
         ("enable_seqscan", "off"),
         ("enable_hashjoin", "off"),

@@ -19,7 +19,9 @@ pub struct Gather<C, A>(mpsc::Sender<Queued<C, A>>);
 pub struct Gathered<C, A> {
     queue: mpsc::Receiver<Queued<C, A>>,
     batch_max: usize,
-    taken: Vec<Queued<C, A>>,
+    weight: fn(&C) -> usize,
+    /// It would have been too much for the part before.
+    left: Option<Queued<C, A>>,
 }
 
 /// Commands that are done together, each with somebody who waits for its answer.
@@ -51,10 +53,10 @@ struct Ticket<A> {
     position: Option<TraceContext>,
 }
 
-/// Both ends. `queue_max` commands may wait, and up to `batch_max` are done together.
-pub fn gather<C, A>(queue_max: usize, batch_max: usize) -> (Gather<C, A>, Gathered<C, A>) {
+/// Both ends. `queue_max` commands may wait, and those are done together that weigh up to `batch_max`; one that weighs more is alone.
+pub fn gather<C, A>(queue_max: usize, batch_max: usize, weight: fn(&C) -> usize) -> (Gather<C, A>, Gathered<C, A>) {
     let (sender, queue) = mpsc::channel(queue_max.max(1));
-    (Gather(sender), Gathered { queue, batch_max: batch_max.max(1), taken: Vec::new() })
+    (Gather(sender), Gathered { queue, batch_max, weight, left: None })
 }
 
 impl<C, A> Clone for Gather<C, A> {
@@ -85,11 +87,24 @@ impl<C, A> Gather<C, A> {
 impl<C, A> Gathered<C, A> {
     /// What was handed in since the last time; `None`: nobody can hand in anything any more.
     pub async fn next(&mut self) -> Option<Part<C, A>> {
-        if self.queue.recv_many(&mut self.taken, self.batch_max).await == 0 {
-            return None;
+        let first = match self.left.take() {
+            Some(left) => left,
+            None => self.queue.recv().await?,
+        };
+        let mut room = self.batch_max.saturating_sub((self.weight)(&first.command));
+        let mut part = Part { commands: vec![first.command], tickets: vec![first.ticket] };
+        while room > 0
+            && let Ok(next) = self.queue.try_recv()
+        {
+            let Some(left) = room.checked_sub((self.weight)(&next.command)) else {
+                self.left = Some(next);
+                break;
+            };
+            room = left;
+            part.commands.push(next.command);
+            part.tickets.push(next.ticket);
         }
-        let (commands, tickets) = self.taken.drain(..).map(|queued| (queued.command, queued.ticket)).unzip();
-        Some(Part { commands, tickets })
+        Some(part)
     }
 }
 
@@ -179,7 +194,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_comes_while_a_part_is_done_is_the_next_part() {
-        let (gather, mut gathered) = gather::<u32, u32>(10, 3);
+        let (gather, mut gathered) = gather::<u32, u32>(10, 3, |_| 1);
         let submit = |command| {
             let gather = gather.clone();
             tokio::spawn(async move { gather.submit(command, None, Span::none()).await })
@@ -200,8 +215,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_part_has_what_it_can_bear_and_what_is_too_heavy_is_alone() {
+        let (gather, mut gathered) = gather::<usize, ()>(10, 5, |command| *command);
+        for command in [1, 3, 2, 9, 4, 1, 1] {
+            let gather = gather.clone();
+            tokio::spawn(async move { gather.submit(command, None, Span::none()).await });
+        }
+        tokio::task::yield_now().await;
+        let mut parts = Vec::new();
+        for _ in 0..5 {
+            parts.push(gathered.next().await.unwrap().commands);
+        }
+        assert_eq!(parts, [vec![1, 3], vec![2], vec![9], vec![4, 1], vec![1]]);
+    }
+
+    #[tokio::test]
     async fn a_full_queue_refuses_and_what_nobody_waits_for_is_left_out() {
-        let (gather, mut gathered) = gather::<u32, &str>(2, 8);
+        let (gather, mut gathered) = gather::<u32, &str>(2, 8, |_| 1);
         let soon = Instant::now() + Duration::from_millis(1);
         let late = {
             let gather = gather.clone();

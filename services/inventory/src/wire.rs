@@ -7,7 +7,7 @@ use souk_proto_common::v1::Reason;
 use souk_proto_common::{Check, FieldError, IdempotencyKey, InvalidRequest};
 
 pub use catalog::{ImportHead, import_head, import_row, product_page_token, text_too_long};
-pub use stock::movement_page_token;
+pub use stock::{movement_page_token, reservation_changes};
 
 use crate::domain::names::LocationError;
 use crate::domain::product::Etag;

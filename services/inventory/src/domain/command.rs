@@ -6,7 +6,6 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 pub use souk_proto_common::Answer;
 use souk_proto_common::IdempotencyKey;
-use souk_runtime::TraceContext;
 use uuid::Uuid;
 
 use super::movement::Reason;
@@ -60,6 +59,9 @@ pub struct Resolve {
     pub lines: Option<Lines>,
 }
 
+/// The most changes of reservations of one call.
+pub const CHANGES_MAX: usize = 1_000;
+
 /// One of many changes of reservations that are asked for in one call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReservationChange {
@@ -69,8 +71,6 @@ pub struct ReservationChange {
     pub key: IdempotencyKey,
     /// Whether it is the caller's.
     pub is_callers: bool,
-    /// Where whatever it is made for stands in a trace.
-    pub position: Option<TraceContext>,
 }
 
 /// See [`Command::Receive`].

@@ -1,17 +1,15 @@
 //! BatchChangeReservations: changes in, results out, in the same order.
 
 use souk_interceptors::Caller;
-use souk_proto_common::v1::Reason;
-use souk_proto_common::{FieldError, InvalidRequest};
 use souk_proto_inventory::v1 as pb;
 use souk_proto_inventory::v1::reservation_result::Outcome;
 use tonic::Status;
 
 use crate::domain::Reservation;
-use crate::domain::command::{Answer, ReservationChange};
+use crate::domain::command::Answer;
 use crate::error::Error;
-use crate::ops::change_reservations::CHANGES_MAX;
 use crate::ops::{self, App};
+use crate::wire;
 
 /// A result for each change: one that is not well-formed is refused on its own, and the others are done.
 pub(super) async fn run(
@@ -19,9 +17,7 @@ pub(super) async fn run(
     caller: &Caller,
     request: pb::BatchChangeReservationsRequest,
 ) -> Result<pb::BatchChangeReservationsResponse, Error> {
-    check_number(request.changes.len())?;
-    let parsed: Vec<Result<ReservationChange, InvalidRequest>> =
-        request.changes.into_iter().map(ReservationChange::try_from).collect();
+    let parsed = wire::reservation_changes(request)?;
     let good = parsed.iter().filter_map(|change| change.as_ref().ok()).cloned().collect();
     let mut done = ops::change_reservations(app, caller, good).await?.into_iter();
     let results = parsed.into_iter().map(|change| match change {
@@ -29,17 +25,6 @@ pub(super) async fn run(
         Err(invalid) => result(Err(invalid.into())),
     });
     Ok(pb::BatchChangeReservationsResponse { results: results.collect() })
-}
-
-fn check_number(changes: usize) -> Result<(), InvalidRequest> {
-    match changes {
-        0 => Err(InvalidRequest::one("changes", FieldError::required())),
-        1..=CHANGES_MAX => Ok(()),
-        _ => {
-            let most = format!("must have at most {CHANGES_MAX} entries");
-            Err(InvalidRequest::one("changes", FieldError::new(Reason::TooMany, most)))
-        }
-    }
 }
 
 fn result(done: Result<Answer<Reservation>, Error>) -> pb::ReservationResult {

@@ -1,7 +1,7 @@
 //! Many changes of reservations, asked for in one call.
 
 use souk_interceptors::Caller;
-use souk_runtime::trace;
+use souk_runtime::{TraceContext, trace};
 
 use super::change_stock::{Given, change_all, reservation};
 use super::{commit_reservation, release_reservation, reserve};
@@ -10,15 +10,12 @@ use crate::domain::command::{Answer, CallKey, Command, ReservationChange};
 use crate::error::Error;
 use crate::ops::App;
 
-/// The most changes of one call.
-pub const CHANGES_MAX: usize = 1_000;
-
 /// Done together, in order: for each the reservation after it, or why it was refused. An `Err` is a failure of the whole, after which it
 /// is not known whether they have taken effect.
 pub async fn change_reservations(
     app: &App,
     caller: &Caller,
-    changes: Vec<ReservationChange>,
+    changes: Vec<(ReservationChange, Option<TraceContext>)>,
 ) -> Result<Vec<Result<Answer<Reservation>, Error>>, Error> {
     let given = changes.into_iter().map(given).collect::<Result<Vec<_>, _>>()?;
     let answers = change_all(app, caller, given).await?;
@@ -26,7 +23,7 @@ pub async fn change_reservations(
 }
 
 /// A key is that of the RPC which does the same alone: a repeat may come by either.
-fn given(change: ReservationChange) -> Result<Given, Error> {
+fn given((change, position): (ReservationChange, Option<TraceContext>)) -> Result<Given, Error> {
     let method = match change.command {
         Command::Reserve(_) => reserve::METHOD,
         Command::Commit(_) => commit_reservation::METHOD,
@@ -36,5 +33,5 @@ fn given(change: ReservationChange) -> Result<Given, Error> {
         }
     };
     let key = CallKey { method, key: change.key, is_kept: change.is_callers };
-    Ok(Given { key: Some(key), command: change.command, position: change.position.or_else(trace::current) })
+    Ok(Given { key: Some(key), command: change.command, position: position.or_else(trace::current) })
 }

@@ -89,6 +89,10 @@ impl Batch for StockBatch {
         let changed = Arc::new(ChangedLevels { levels, told: AtomicBool::new(false) });
         Ok(decisions.into_iter().map(|answers| Ok(Done { answers, changed: changed.clone() })).collect())
     }
+
+    fn weight(instruction: &Instruction) -> usize {
+        instruction.commands.len()
+    }
 }
 
 impl Instruction {

@@ -13,7 +13,9 @@ use souk_proto_inventory::v1::sync_movements_request::Movement as WireMovement;
 use souk_runtime::TraceContext;
 
 use super::{etag, key, location, sku, skus};
-use crate::domain::command::{Adjust, Change, Command, Keyed, Receive, ReservationChange, Reserve, Resolve};
+use crate::domain::command::{
+    Adjust, CHANGES_MAX, Change, Command, Keyed, Receive, ReservationChange, Reserve, Resolve,
+};
 use crate::domain::movement::{Movement, Operation, Reason};
 use crate::domain::product::Etag;
 use crate::domain::query::{BATCH_MAX, BatchGetStock, ListMovements, WatchStock};
@@ -111,12 +113,31 @@ impl TryFrom<pb::ReservationChange> for ReservationChange {
             }),
             None => check.field("change", Err(FieldError::required())),
         };
-        let position = TraceContext::parse(&change.traceparent);
         check.finish(|| {
             let ((key, is_callers), command) = asked?;
-            Some(Self { command, key, is_callers, position })
+            Some(Self { command, key, is_callers })
         })
     }
+}
+
+/// A change, and where whatever it is made for stands in a trace.
+type TracedChange = (ReservationChange, Option<TraceContext>);
+
+/// The changes of a call, each for itself: one that is not well-formed does not keep the others from being done.
+pub fn reservation_changes(
+    request: pb::BatchChangeReservationsRequest,
+) -> Result<Vec<Result<TracedChange, InvalidRequest>>, InvalidRequest> {
+    let refused = |error| Err(InvalidRequest::one("changes", error));
+    match request.changes.len() {
+        0 => return refused(FieldError::required()),
+        1..=CHANGES_MAX => {}
+        _ => return refused(FieldError::new(Why::TooMany, format!("must have at most {CHANGES_MAX} entries"))),
+    }
+    let parse = |change: pb::ReservationChange| {
+        let position = TraceContext::parse(&change.traceparent);
+        Ok((change.try_into()?, position))
+    };
+    Ok(request.changes.into_iter().map(parse).collect())
 }
 
 /// The caller's key; without one, a key made of the name of the reservation, and `false`.

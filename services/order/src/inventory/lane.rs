@@ -29,7 +29,7 @@ pub(super) type Replayed = bool;
 impl Lane {
     /// A lane of its own: no change waits behind one of another lane.
     pub(super) fn start(stock: StockServiceClient<Channel>, config: &LaneConfig) -> Self {
-        let (gather, gathered) = gather(config.queue_max, config.batch_max);
+        let (gather, gathered) = gather(config.queue_max, config.batch_max, |_| 1);
         tokio::spawn(serve(gathered, stock, config.calls_max));
         Self(gather)
     }
