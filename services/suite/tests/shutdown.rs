@@ -5,8 +5,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use souk_db::Db;
 use souk_db::idempotency::Key;
+use souk_db::{Db, DbConfig};
 use souk_proto_order::v1::{ListOrdersRequest, OrderItem, PlaceOrderRequest};
 use souk_runtime::Clock;
 use souk_testkit::eventually;
@@ -72,7 +72,8 @@ async fn an_order_in_flight_finds_the_inventory_to_the_last() {
     call.await.unwrap().unwrap();
     stopping.await.unwrap();
     // Whatever has become of its step, nobody has to wait for the lease of somebody who is gone.
-    let order = database(folder.path(), "order").await;
+    let file = folder.path().join("order.sqlite");
+    let order = Db::open(&DbConfig::at(format!("sqlite://{}", file.display()))).await.unwrap();
     let text = "SELECT COUNT(*) FROM saga_steps WHERE state = 'DUE' AND holder IS NOT NULL";
     let (leased,): (i64,) = souk_db::sql(text).fetch_one(&mut order.read().await.unwrap()).await.unwrap();
     assert_eq!(leased, 0);
