@@ -170,11 +170,15 @@ impl Default for Limits {
     }
 }
 
+/// Orders in flight at which one process does the most of them, and some: more only wait for each other. At ten times the load that it can
+/// take, an order that is let in takes 0.5 s in the median with this bound, and 3 s with 2,048; as many are placed.
+const CALLS_MAX: usize = 320;
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             server: ServerConfig::on_port(50_052),
-            stack: StackConfig::default(),
+            stack: StackConfig { calls_max: CALLS_MAX, ..StackConfig::default() },
             database: DbConfig::at("sqlite://souk-data/order.sqlite"),
             group: GroupConfig::default(),
             relay: RelayConfig::default(),
