@@ -10,6 +10,7 @@ use souk_proto_common::v1::Reason;
 use souk_proto_inventory::v1::{Reservation, ReservationExpired};
 use souk_proto_order::v1::{ListOrdersRequest, OrderState};
 use souk_testkit::suite::{Person, new_id};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tonic::Code;
 use tonic_types::StatusExt;
@@ -155,6 +156,42 @@ async fn the_backlog_is_counted_however_busy_the_worker_is() {
     }
     assert!(shop.metric("order_saga_due") >= Some(1.0));
     gate.open();
+    shop.at_rest().await;
+}
+
+#[tokio::test]
+async fn changes_that_fail_together_are_tried_apart() {
+    const ORDERS: i64 = 5;
+    let mut shop = Shop::closed().await;
+    let database = shop.sqlite();
+    shop.start(database, |config| {
+        config.lane.batch_max = 8;
+        config.lane.calls_max = 1;
+    })
+    .await;
+    shop.suite.product("TEA", 100, 10).await;
+    let alice = shop.suite.customer("alice").await;
+    let gate = Gate::new();
+    shop.proxy.break_next("Reserve", [Fault::HoldRequest(gate.clone())]);
+    shop.proxy.break_next("BatchChangeReservations", [Fault::Break]);
+    let mut calls = JoinSet::new();
+    let place = || {
+        let mut orders = shop.orders(&alice);
+        async move { orders.place_order(items(&[("TEA", 1)])).await.unwrap() }
+    };
+    calls.spawn(place());
+    gate.reached().await;
+    for _ in 1..ORDERS {
+        calls.spawn(place());
+    }
+    let came = |line: &str| line.contains("_started_total") && line.contains("\"PlaceOrder\"") && line.ends_with(" 5");
+    eventually("all have come", async || shop.replicas[0].kernel.metrics.encode().lines().any(came)).await;
+    // The others wait for the call that is on its way.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    gate.open();
+    calls.join_all().await;
+    shop.stock_becomes("TEA", |level| level.allocated == ORDERS).await;
+    assert!(shop.proxy.calls("BatchChangeReservations") > 0, "some came together");
     shop.at_rest().await;
 }
 

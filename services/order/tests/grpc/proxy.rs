@@ -23,6 +23,8 @@ use tower::{Service, ServiceExt, service_fn};
 pub(crate) enum Fault {
     /// It does not get there.
     Refuse,
+    /// It is answered as if it had broken the inventory.
+    Break,
     /// It gets there; its answer does not come back.
     LoseAnswer,
     /// It goes on when the gate is opened.
@@ -104,6 +106,7 @@ impl Proxy {
         match fault {
             None => pass_on(request, channel).await,
             Some(Fault::Refuse) => Status::unavailable("planted").into_http(),
+            Some(Fault::Break) => Status::internal("planted").into_http(),
             Some(Fault::LoseAnswer) => {
                 drop(pass_on(request, channel).await);
                 Status::unavailable("planted").into_http()
@@ -121,7 +124,7 @@ impl Proxy {
     }
 }
 
-/// The method of a call. A batch is named by what its one change does.
+/// The method of a call. A batch is named by what its change does, if there is one; if there are more, as it is.
 async fn named(request: Request<Body>) -> (String, Request<Body>) {
     let method = request.uri().path().rsplit('/').next().unwrap().to_owned();
     if method != "BatchChangeReservations" {
@@ -130,14 +133,17 @@ async fn named(request: Request<Body>) -> (String, Request<Body>) {
     let (parts, body) = request.into_parts();
     let sent = body.collect().await.unwrap().to_bytes();
     let batch = BatchChangeReservationsRequest::decode(&sent[FRAME_BYTES..]).unwrap();
-    let [change] = &batch.changes[..] else { panic!("one change a call") };
-    let method = match change.change.as_ref().unwrap() {
-        Change::Reserve(_) => "Reserve",
-        Change::Commit(_) => "Commit",
-        Change::Release(_) => "Release",
-    };
+    let method = match &batch.changes[..] {
+        [change] => match change.change.as_ref().unwrap() {
+            Change::Reserve(_) => "Reserve",
+            Change::Commit(_) => "Commit",
+            Change::Release(_) => "Release",
+        },
+        _ => &method,
+    }
+    .to_owned();
     let body = Body::new(Full::new(sent).map_err(|impossible| match impossible {}));
-    (method.to_owned(), Request::from_parts(parts, body))
+    (method, Request::from_parts(parts, body))
 }
 
 /// What stands before a message of gRPC.
