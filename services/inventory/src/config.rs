@@ -185,7 +185,7 @@ impl Default for Limits {
             health_interval_ms: 1_000,
             duplicate_wait_ms: 2_000,
             products_remembered_max: 10_000,
-            product_ttl_ms: 5_000,
+            product_ttl_ms: 30_000,
             sync_batch_max: 16,
             import_rows_max: 100_000,
             import_batch_max: 200,

@@ -155,7 +155,7 @@ impl Default for Limits {
             hold_ttl_ms: 15 * 60_000,
             duplicate_wait_ms: 2_000,
             prices_max: 10_000,
-            price_ttl_ms: 5_000,
+            price_ttl_ms: 30_000,
             place_orders_max: 10_000,
             place_orders_concurrency: 32,
             place_orders_result_bytes_max: 4_000_000,
