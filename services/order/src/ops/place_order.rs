@@ -15,7 +15,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 
-use souk_db::{Batch, Decided, Error as DbError, GroupCommit, GroupError, Kind, Tx, all_touched, detached, together};
+use souk_db::{Batch, Decided, Error as DbError, GroupError, Kind, Tx, all_touched, detached, together};
 use souk_interceptors::Caller;
 use souk_proto_common::{IdempotencyKey, Money};
 use souk_runtime::{Clock, deadline, failpoint, trace};
@@ -29,7 +29,7 @@ use crate::domain::{Order, OrderId, OrderLine, PlaceOrder, Sku, Step, StepKind, 
 use crate::error::Error;
 use crate::events::{self, Record};
 use crate::failpoints;
-use crate::hands::{Claimed, Hand, Hands};
+use crate::hands::{Claimed, Hand};
 use crate::inventory::Hold;
 use crate::store::{self, NewOrder, NewStep, Placed, Taken};
 
@@ -60,7 +60,8 @@ pub async fn place_order(app: &App, caller: &Caller, command: PlaceOrder) -> Res
     failpoint(failpoints::PLACE_AFTER_RESERVE);
     let id = OrderId(app.ids.new_id());
     let order = Order::place(id, owner_id, reservation_id, priced, app.clock.now());
-    let answer = store_order(app, NewOrder { order, key }, hand).await?;
+    // In a task of its own: were a caller to go away between the commit and its news, the step would be nobody's until its lease runs out.
+    let answer = detached(trace::carried(store_order(app.clone(), NewOrder { order, key }, hand))).await?;
     failpoint(failpoints::PLACE_BEFORE_REPLY);
     Ok(answer)
 }
@@ -140,24 +141,23 @@ async fn priced(app: &App, command: &PlaceOrder) -> Result<Priced, Error> {
 }
 
 /// Stores the order with what belongs to it, unless its key is taken, and leaves its first step to `hand`.
-async fn store_order(app: &App, new: NewOrder, hand: Option<Hand>) -> Result<Answer, Error> {
+async fn store_order(app: App, new: NewOrder, hand: Option<Hand>) -> Result<Answer, Error> {
     let (key, reservation_id) = (new.key, new.order.reservation_id);
     let position = trace::current();
-    let step = first_step(app, new.order.id);
+    let step = first_step(&app, new.order.id);
     let traceparent = position.map(|position| position.to_string());
     let record = events::record(&new.order, &app.ids, traceparent.clone());
     let (order_id, kind, deadline_at) = (step.order_id, step.kind, step.deadline_at);
-    let taken = hand.as_ref().map(|_| taken_up(app));
+    let taken = hand.as_ref().map(|_| taken_up(&app));
     let step_row = NewStep { order_id, kind, deadline_at, traceparent, taken };
-    let claimed = Claimed { step, reservation_id, position };
-    let placing = app.placing.clone();
-    let hands = app.hands.clone();
-    // In a task of its own: were a caller to go away between the commit and its news, the step would be nobody's until its lease runs out.
-    let submitted =
-        detached(trace::carried(submit(placing, Placing { new, record, step: step_row }, hands, claimed, hand)));
-    match submitted.await {
+    let submitted = app.placing.submit(Placing { new, record, step: step_row }, deadline::current()).await;
+    failpoint(failpoints::PLACE_AFTER_COMMIT);
+    match submitted {
         Ok(Stored::New(snapshot)) => {
             app.relay.wake();
+            if let Some(hand) = hand {
+                app.hands.give(Claimed { step, reservation_id, position }, hand);
+            }
             Ok(Answer { snapshot, replayed: false })
         }
         Ok(Stored::Before(placed)) => {
@@ -175,22 +175,6 @@ async fn store_order(app: &App, new: NewOrder, hand: Option<Hand>) -> Result<Ans
         Err(GroupError::Expired) => Err(Error::DeadlineExceeded),
         Err(GroupError::Rejected(never)) => match never {},
     }
-}
-
-/// Has the order stored, and its first step done.
-async fn submit(
-    group: GroupCommit<PlaceBatch>,
-    placing: Placing,
-    hands: Hands,
-    claimed: Claimed,
-    hand: Option<Hand>,
-) -> Result<Stored, GroupError<Infallible>> {
-    let submitted = group.submit(placing, deadline::current()).await;
-    failpoint(failpoints::PLACE_AFTER_COMMIT);
-    if let (Ok(Stored::New(_)), Some(hand)) = (&submitted, hand) {
-        hands.give(claimed, hand);
-    }
-    submitted
 }
 
 /// The first step of an order. Whoever stores it with a hand takes it up as it is stored, so that nobody has to look for it.

@@ -252,7 +252,8 @@ async fn an_order_whose_caller_has_gone_while_it_was_stored_is_confirmed() {
         assert!(call.await.is_err());
         tokio::time::sleep(Duration::from_millis(50)).await;
         blocker.rollback().await.unwrap();
-        if shop.allocates_within(Duration::from_secs(1), "TEA").await {
+        let allocated = shop.stock_becomes("TEA", |level| level.allocated > 0);
+        if tokio::time::timeout(Duration::from_secs(1), allocated).await.is_ok() {
             return;
         }
     }

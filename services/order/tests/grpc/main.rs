@@ -171,11 +171,6 @@ impl Shop {
         (level.held, level.allocated)
     }
 
-    /// Whether units of the product are allocated within this time.
-    async fn allocates_within(&self, time: Duration, sku: &str) -> bool {
-        tokio::time::timeout(time, self.stock_becomes(sku, |level| level.allocated > 0)).await.is_ok()
-    }
-
     /// Steps that are not over, of every order.
     async fn steps_due(&self) -> i64 {
         let mut tx = self.replicas[0].running.app.db.read().await.unwrap();
