@@ -52,6 +52,12 @@ struct Runs {
     reports: Vec<Report>,
 }
 
+impl Runs {
+    fn of(what: &str, reports: Vec<Report>) -> Self {
+        Self { what: what.to_owned(), reports }
+    }
+}
+
 /// What a comparison comes to.
 struct Outcome {
     runs: Vec<Runs>,
@@ -73,8 +79,7 @@ impl Pairs {
 
     /// As they are written.
     fn into_runs(self) -> [Runs; 2] {
-        let runs = |what: &str, reports| Runs { what: what.to_owned(), reports };
-        [runs("ours", self.ours), runs("baseline", self.baseline)]
+        [Runs::of("ours", self.ours), Runs::of("baseline", self.baseline)]
     }
 }
 
@@ -233,23 +238,11 @@ mod tests {
 
     fn report(count: u64, failed: u64, violations: &[&str]) -> Report {
         let failure = Failures { code: "UNAVAILABLE".to_owned(), reason: String::new(), count: failed };
+        let latency = Summary { count, ..Summary::default() };
         Report {
-            scenario: "place-order".to_owned(),
-            pace: Pace::InFlight(64),
-            sent_late: None,
-            window_seconds: 1.0,
-            answered: count,
-            per_second: 1.0,
-            finished_per_second: None,
-            latency: Some(Summary { count, ..Summary::default() }),
             failures: vec![failure],
-            cost: None,
-            settled_seconds: None,
-            published_seconds: None,
-            kinds: Vec::new(),
-            news: None,
-            remarks: Vec::new(),
             violations: violations.iter().map(|&violation| violation.to_owned()).collect(),
+            ..Report::bare("place-order", Pace::InFlight(64), latency)
         }
     }
 

@@ -66,24 +66,8 @@ mod tests {
     use super::*;
 
     fn report(rate: f64, p99_us: f64) -> Report {
-        Report {
-            scenario: "get-product".to_owned(),
-            pace: Pace::PerSecond(rate),
-            sent_late: None,
-            window_seconds: 1.0,
-            answered: 10,
-            per_second: rate,
-            finished_per_second: None,
-            latency: Some(Summary { p50_us: Some(p99_us / 2.0), p99_us: Some(p99_us), ..Summary::default() }),
-            failures: Vec::new(),
-            cost: None,
-            settled_seconds: None,
-            published_seconds: None,
-            kinds: Vec::new(),
-            news: None,
-            remarks: Vec::new(),
-            violations: Vec::new(),
-        }
+        let latency = Summary { p50_us: Some(p99_us / 2.0), p99_us: Some(p99_us), ..Summary::default() };
+        Report::bare("get-product", Pace::PerSecond(rate), latency)
     }
 
     #[test]

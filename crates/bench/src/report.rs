@@ -59,6 +59,29 @@ pub(crate) struct Kind {
 }
 
 impl Report {
+    /// One that shows nothing but this.
+    #[cfg(test)]
+    pub(crate) fn bare(scenario: &str, pace: Pace, latency: Summary) -> Self {
+        Self {
+            scenario: scenario.to_owned(),
+            pace,
+            sent_late: None,
+            window_seconds: 1.0,
+            answered: latency.count,
+            per_second: 1.0,
+            finished_per_second: None,
+            latency: Some(latency),
+            failures: Vec::new(),
+            cost: None,
+            settled_seconds: None,
+            published_seconds: None,
+            kinds: Vec::new(),
+            news: None,
+            remarks: Vec::new(),
+            violations: Vec::new(),
+        }
+    }
+
     /// Calls that were not answered.
     pub(crate) fn failed(&self) -> u64 {
         self.failures.iter().map(|failure| failure.count).sum()
@@ -211,29 +234,14 @@ mod tests {
 
     #[test]
     fn a_table_names_what_failed_and_what_was_wrong() {
+        let latency =
+            Summary { count: 2_000, p50_us: Some(1_500.0), p99_us: Some(25_000.0), max_us: 2e6, ..Summary::default() };
         let report = Report {
-            scenario: "place-order".to_owned(),
-            pace: Pace::InFlight(64),
-            sent_late: None,
-            window_seconds: 10.0,
-            answered: 12_345,
             per_second: 1_234.5,
             finished_per_second: Some(1_200.0),
-            latency: Some(Summary {
-                count: 2_000,
-                p50_us: Some(1_500.0),
-                p99_us: Some(25_000.0),
-                max_us: 2e6,
-                ..Summary::default()
-            }),
             failures: vec![Failures { code: "UNAVAILABLE".into(), reason: "LOAD_SHED".into(), count: 20 }],
-            cost: None,
-            settled_seconds: None,
-            published_seconds: None,
-            kinds: Vec::new(),
-            news: None,
-            remarks: Vec::new(),
             violations: vec!["3 units are still held".to_owned()],
+            ..Report::bare("place-order", Pace::InFlight(64), latency)
         };
         let table = report.table();
         for part in ["1234.5/s", "1200.0/s", "1.500 ms", "25.0 ms  –  2000 ms  (of 2000)", "20  UNAVAILABLE LOAD_SHED"]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
 use futures::FutureExt;
@@ -14,7 +14,7 @@ use souk_testkit::process::{self, Process};
 use tempfile::TempDir;
 
 use crate::cost::Meter;
-use crate::souk::{Addresses, Souk, Token};
+use crate::souk::{Addresses, Souk, Token, settled};
 
 /// How Souk runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,11 +70,6 @@ pub(crate) struct Backlog {
     pub(crate) left: i64,
 }
 
-/// A backlog that has become no smaller for so long will not.
-const STUCK_AFTER: Duration = Duration::from_secs(20);
-/// How often it is looked at.
-const LOOK: Duration = Duration::from_millis(50);
-
 enum Running {
     Cluster(Box<Cluster>),
     Process { process: Process, folder: TempDir },
@@ -100,10 +95,9 @@ impl Rig {
         }
         let cluster = ClusterConfig {
             replicas: [1, 1, 1],
-            more_settings: settings(config),
+            settings: settings(config),
             own_postgres: true,
             binaries: Some(config.binaries.clone()),
-            ..ClusterConfig::default()
         };
         let cluster = Box::new(Box::pin(Cluster::start_with(cluster)).await);
         let services = [&cluster.user, &cluster.order, &cluster.inventory];
@@ -175,16 +169,8 @@ impl Rig {
 
     /// Waits until the services have published all their events: what is left of them would burden whoever comes next.
     pub(crate) async fn published(&self) -> anyhow::Result<Backlog> {
-        let began = Instant::now();
-        let (mut left, mut changed_at) = (self.unpublished().await?, began);
-        while left > 0 && changed_at.elapsed() < STUCK_AFTER {
-            tokio::time::sleep(LOOK).await;
-            let now = self.unpublished().await?;
-            if now != left {
-                (left, changed_at) = (now, Instant::now());
-            }
-        }
-        Ok(Backlog { seconds: began.elapsed().as_secs_f64(), left })
+        let (left, seconds) = settled(async || self.unpublished().await, |left| *left == 0).await?;
+        Ok(Backlog { seconds, left })
     }
 
     async fn unpublished(&self) -> anyhow::Result<i64> {

@@ -172,6 +172,28 @@ pub(crate) async fn patiently<T>(mut call: impl AsyncFnMut() -> Result<T, Status
     }
 }
 
+/// Looks until all is done, or nothing changes any more; what was seen last, and how many seconds it took until then.
+pub(crate) async fn settled<T: PartialEq>(
+    look: impl AsyncFn() -> anyhow::Result<T>,
+    is_done: impl Fn(&T) -> bool,
+) -> anyhow::Result<(T, f64)> {
+    let began = Instant::now();
+    let (mut last, mut changed_at) = (look().await?, Instant::now());
+    while !is_done(&last) && changed_at.elapsed() < STUCK_AFTER {
+        tokio::time::sleep(LOOK).await;
+        let now = look().await?;
+        if now != last {
+            (last, changed_at) = (now, Instant::now());
+        }
+    }
+    Ok((last, (changed_at - began).as_secs_f64()))
+}
+
+/// What has come no further for so long will not.
+const STUCK_AFTER: Duration = Duration::from_secs(20);
+/// How often it is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
 fn is_for_now(status: &Status) -> bool {
     let for_now = [Code::ResourceExhausted, Code::Unavailable, Code::Aborted, Code::DeadlineExceeded];
     for_now.contains(&status.code())

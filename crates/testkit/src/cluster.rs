@@ -34,11 +34,9 @@ const SECRET: &str = "a secret between two services of a test";
 pub struct ClusterConfig {
     /// Replicas of the user, order and inventory service.
     pub replicas: [usize; 3],
-    /// Settings beside those that the cluster itself makes: flag and value. A service takes those that begin with its name, and those of
-    /// `process` and `bus`.
-    pub settings: Vec<(&'static str, String)>,
-    /// More of them, whose names are known only now. They stand in place of all others of the same name.
-    pub more_settings: Vec<(String, String)>,
+    /// Settings, in place of those of the same name that the cluster itself makes: flag and value. A service takes those that begin with its
+    /// name, and those of `process` and `bus`.
+    pub settings: Vec<(String, String)>,
     /// On a PostgreSQL of its own, to be stopped: [`Cluster::postgres`].
     pub own_postgres: bool,
     /// The folder of the services' binaries; none: they lie where the test's own does.
@@ -47,13 +45,7 @@ pub struct ClusterConfig {
 
 impl Default for ClusterConfig {
     fn default() -> Self {
-        Self {
-            replicas: [2, 2, 3],
-            settings: Vec::new(),
-            more_settings: Vec::new(),
-            own_postgres: false,
-            binaries: None,
-        }
+        Self { replicas: [2, 2, 3], settings: Vec::new(), own_postgres: false, binaries: None }
     }
 }
 
@@ -103,8 +95,6 @@ impl Cluster {
         let folder = TempDir::with_prefix("souk-cluster-").expect("a temporary folder");
         let postgres = if config.own_postgres { Some(postgres::Server::start().await) } else { None };
         let nats = nats().await;
-        let mut config = config;
-        config.settings.push(("bus.url", nats.url()));
         let nth = CLUSTERS.fetch_add(1, Ordering::Relaxed);
         let service = async |index: u8, name, port| {
             let database = match &postgres {
@@ -130,10 +120,11 @@ impl Cluster {
             ("user.tokens.access_ms", "3600000".to_owned()),
             ("user.keys.retire_ms", "7200000".to_owned()),
         ];
-        user.configure(&people, &config);
-        inventory.configure(&[("inventory.user.addresses", user.urls())], &config);
+        let bus = nats.url();
+        user.configure(&people, &bus, &config);
+        inventory.configure(&[("inventory.user.addresses", user.urls())], &bus, &config);
         let peers = [("order.user.addresses", user.urls()), ("order.inventory.addresses", inventory.urls())];
-        order.configure(&peers, &config);
+        order.configure(&peers, &bus, &config);
 
         // The first of the user service alone: it shows the administrator's password, once.
         let output = user.spawn(0, None);
@@ -222,14 +213,15 @@ impl Drop for Cluster {
 }
 
 impl Service {
-    fn configure(&mut self, own: &[(&str, String)], config: &ClusterConfig) {
+    fn configure(&mut self, own: &[(&str, String)], bus: &str, config: &ClusterConfig) {
         let database = self.database.url.expose().to_owned();
         let mut set = |name: &str, value: &str| {
-            if !config.more_settings.iter().any(|(more, _)| more == name) {
+            if !config.settings.iter().any(|(said, _)| said == name) {
                 self.arguments.push(format!("--{name}={value}"));
             }
         };
         set(&format!("{}.database.url", self.name), &database);
+        set("bus.url", bus);
         if !self.database.unsafe_allow.is_empty() {
             set(&format!("{}.database.unsafe_allow", self.name), "[fsync, full_page_writes]");
         }
@@ -237,11 +229,8 @@ impl Service {
             set(name, value);
         }
         let takes = |name: &str| [self.name, "process", "bus"].contains(&name.split('.').next().unwrap_or_default());
-        for (name, value) in config.settings.iter().filter(|(name, _)| takes(name)) {
-            set(name, value);
-        }
-        let more = config.more_settings.iter().filter(|(name, _)| takes(name));
-        self.arguments.extend(more.map(|(name, value)| format!("--{name}={value}")));
+        let said = config.settings.iter().filter(|(name, _)| takes(name));
+        self.arguments.extend(said.map(|(name, value)| format!("--{name}={value}")));
     }
 
     /// Starts a replica that does not run; it begins where it was.

@@ -32,7 +32,7 @@ impl Form {
             // Its clock stands still: nothing that is remembered is ever too old.
             Self::Suite => Souk::Suite(Box::new(Suite::start().await)),
             Self::Cluster => {
-                let prices_never_too_old = ("order.limits.price_ttl_ms", "3600000".to_owned());
+                let prices_never_too_old = ("order.limits.price_ttl_ms".to_owned(), "3600000".to_owned());
                 let config = ClusterConfig { settings: vec![prices_never_too_old], ..ClusterConfig::default() };
                 Souk::Cluster(Box::new(Cluster::start_with(config).await))
             }

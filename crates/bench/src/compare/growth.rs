@@ -10,7 +10,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use super::goal::{Bound, Goal};
 use super::place::finished;
-use super::{Bench, Outcome, Pairs, Runs, Side};
+use super::{Bench, Outcome, Runs, Side};
 use crate::cost::used;
 use crate::dice::Dice;
 use crate::load::{Call, Calls as _};
@@ -87,11 +87,20 @@ impl Calls {
         Self { orders, reads: Arc::new(reads) }
     }
 
+    /// Each run begins with everything remembered: how long it takes to learn that grows with the products, and is no cost of a call.
     async fn stage(&self, bench: &Bench<'_>, rig: &Rig) -> anyhow::Result<Stage> {
         let orders = Side { scenario: &self.orders, meters: &rig.meters };
         let reads = Side { scenario: &self.reads, meters: &rig.meters };
-        let Pairs { ours, baseline } = bench.in_turn(rig, orders, reads, &bench.args.load.closed()).await?;
-        Ok(Stage { orders: ours, reads: baseline })
+        let plan = bench.args.load.closed();
+        let mut stage = Stage::default();
+        for _ in 0..bench.args.pairs {
+            bench.progress.phase("asking for everything once", 0);
+            self.orders.warm_up().await?;
+            stage.orders.push(bench.ours(rig, &orders, &plan).await?);
+            self.reads.warm_up().await?;
+            stage.reads.push(bench.baseline(&reads, &plan).await?);
+        }
+        Ok(stage)
     }
 
     /// Places orders until there are so many.
@@ -113,6 +122,7 @@ impl Calls {
 }
 
 /// What a stage has come to.
+#[derive(Default)]
 struct Stage {
     orders: Vec<Report>,
     reads: Vec<Report>,
@@ -120,8 +130,7 @@ struct Stage {
 
 impl Stage {
     fn into_runs(self) -> [Runs; 2] {
-        let runs = |what: &str, reports| Runs { what: what.to_owned(), reports };
-        [runs("orders", self.orders), runs("reads", self.reads)]
+        [Runs::of("orders", self.orders), Runs::of("reads", self.reads)]
     }
 }
 

@@ -47,8 +47,8 @@ pub(super) async fn compare(bench: &Bench<'_>) -> anyhow::Result<Outcome> {
         Goal::new(format!("CPU of interceptors and server, no traces, {over}"), more(of_whole), Bound::None),
         Goal::new("CPU of bare tonic, µs a call", of_bare.iter().map(cpu_micros).collect(), Bound::None),
     ];
-    let names = ["bare", "sampled", "stack", "whole"].map(str::to_owned);
-    let runs = names.into_iter().zip(reports).map(|(what, reports)| Runs { what, reports }).collect();
+    let names = ["bare", "sampled", "stack", "whole"];
+    let runs = names.into_iter().zip(reports).map(|(what, reports)| Runs::of(what, reports)).collect();
     Ok(Outcome { runs, goals })
 }
 

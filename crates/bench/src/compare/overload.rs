@@ -45,10 +45,10 @@ pub(super) async fn compare(bench: &Bench<'_>) -> anyhow::Result<Outcome> {
     }
     rig.stop().await?;
     let goals = goals(capacity, &sweeps);
-    let mut runs = vec![Runs { what: "closed loops".to_owned(), reports: closed }];
+    let mut runs = vec![Runs::of("closed loops", closed)];
     for Sweep { offered, after } in sweeps {
-        runs.push(Runs { what: "offered".to_owned(), reports: offered });
-        runs.push(Runs { what: "what a storm has left".to_owned(), reports: vec![after.left] });
+        runs.push(Runs::of("offered", offered));
+        runs.push(Runs::of("what a storm has left", vec![after.left]));
     }
     Ok(Outcome { runs, goals })
 }

@@ -1,5 +1,6 @@
 //! GetProduct, by customers whose tokens are known: the shortest way through the whole stack.
 
+use anyhow::Context;
 use souk_proto_inventory::v1::GetProductRequest;
 
 use super::Scenario;
@@ -17,16 +18,29 @@ pub(crate) struct GetProduct {
     pub(crate) dice: Dice,
 }
 
-impl Calls for GetProduct {
-    async fn call(&self, Call { nth, .. }: Call) -> Result<(), CallError> {
-        let sku = &self.market.skus[self.dice.throw(nth, 0)];
+impl GetProduct {
+    /// Asks for everything once, so that it is remembered.
+    pub(crate) async fn warm_up(&self) -> anyhow::Result<()> {
+        for (nth, sku) in (0..).zip(&self.market.skus) {
+            self.get(nth, sku).await.context("a product cannot be read")?;
+        }
+        Ok(())
+    }
+
+    async fn get(&self, nth: u64, sku: &str) -> Result<(), CallError> {
         let customer = &self.market.customers[index(nth, self.market.customers.len())];
-        let request = self.souk.request(Some(&customer.token), GetProductRequest { sku: sku.clone() });
+        let request = self.souk.request(Some(&customer.token), GetProductRequest { sku: sku.to_owned() });
         let answer = self.souk.catalog(nth).get_product(request).await?.into_inner();
         match answer.product {
             Some(product) if product.sku == *sku && product.price.is_some() => Ok(()),
             _ => Err(CallError::Wrong("the answer is about something else")),
         }
+    }
+}
+
+impl Calls for GetProduct {
+    async fn call(&self, Call { nth, .. }: Call) -> Result<(), CallError> {
+        self.get(nth, &self.market.skus[self.dice.throw(nth, 0)]).await
     }
 }
 

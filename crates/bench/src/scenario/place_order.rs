@@ -2,8 +2,6 @@
 
 mod books;
 
-use std::time::{Duration, Instant};
-
 use anyhow::Context;
 use souk_db::Db;
 use souk_interceptors::client::{Outcome, outcome};
@@ -16,16 +14,14 @@ use super::{Scenario, Verdict};
 use crate::dice::{Dice, Spread};
 use crate::load::{Call, CallError, Calls};
 use crate::market::{Customer, Market};
-use crate::souk::{Souk, index, patiently};
+use crate::souk::{Souk, index, patiently, settled};
 use crate::stats::as_f64;
 
-/// Work that has come no further for so long will not.
-const STUCK_AFTER: Duration = Duration::from_secs(20);
-/// How often it is looked at.
-const LOOK: Duration = Duration::from_millis(50);
 /// Violations that are named.
 const NAMED_MAX: usize = 10;
 const PAGE: i32 = 1_000;
+/// As many as PlaceOrder takes.
+const LINES_MAX: usize = 100;
 /// A page of orders of a hundred lines each is shorter.
 const ANSWER_BYTES_MAX: usize = 64 * 1_024 * 1_024;
 
@@ -46,8 +42,6 @@ impl PlaceOrder {
     pub(crate) fn new(souk: Souk, market: Market, seed: u64, spread: Spread, lines: usize) -> Self {
         let dice = Dice::new(seed, spread, market.skus.len());
         let books = Books::new(&market.skus, market.customers.len());
-        // There cannot be more different products in an order than there are.
-        let lines = lines.min(market.skus.len());
         Self { souk, market, dice, spread, lines, books, tables: None }
     }
 
@@ -61,6 +55,34 @@ impl PlaceOrder {
         self.books.count()
     }
 
+    /// Has everything ordered once, so that no price is unknown.
+    pub(crate) async fn warm_up(&self) -> anyhow::Result<()> {
+        for (nth, skus) in (0..).zip(self.market.skus.chunks(LINES_MAX)) {
+            self.place(nth, skus.iter().collect()).await.context("an order cannot be placed")?;
+        }
+        Ok(())
+    }
+
+    /// Has a customer order one of each.
+    async fn place(&self, nth: u64, skus: Vec<&String>) -> Result<(), CallError> {
+        let customer = index(nth, self.market.customers.len());
+        let items = skus.iter().map(|sku| OrderItem { sku: (*sku).clone(), quantity: 1 }).collect();
+        let order = PlaceOrderRequest { request_id: new_id(), items, expected_total: None };
+        let request = self.souk.request(Some(&self.market.customers[customer].token), order);
+        match self.souk.orders(nth).place_order(request).await {
+            Ok(answer) => {
+                let order = answer.into_inner().order.ok_or(CallError::Wrong("no order in the answer"))?;
+                self.books.acknowledge(customer, &skus, order)
+            }
+            Err(status) => {
+                if outcome(&status) == Outcome::Unknown {
+                    self.books.doubt(&skus);
+                }
+                Err(status.into())
+            }
+        }
+    }
+
     async fn allocated_in(&self, tables: &Db) -> anyhow::Result<i64> {
         let (Some(first), Some(last)) = (self.market.skus.first(), self.market.skus.last()) else { return Ok(0) };
         let text = "SELECT CAST(COALESCE(SUM(allocated), 0) AS BIGINT) FROM stock WHERE sku BETWEEN $1 AND $2";
@@ -71,16 +93,8 @@ impl PlaceOrder {
 
     /// Waits until nothing is held, everything allocated and no order pending, or nothing changes any more.
     async fn settled(&self) -> anyhow::Result<(Vec<StockLevel>, f64)> {
-        let began = Instant::now();
-        let (mut last, mut changed_at) = (self.left().await?, Instant::now());
-        while !self.is_done(&last) && changed_at.elapsed() < STUCK_AFTER {
-            tokio::time::sleep(LOOK).await;
-            let now = self.left().await?;
-            if now != last {
-                (last, changed_at) = (now, Instant::now());
-            }
-        }
-        Ok((last.0, (changed_at - began).as_secs_f64()))
+        let ((stock, _), seconds) = settled(async || self.left().await, |left| self.is_done(left)).await?;
+        Ok((stock, seconds))
     }
 
     fn is_done(&self, (stock, pending): &(Vec<StockLevel>, usize)) -> bool {
@@ -123,24 +137,8 @@ impl PlaceOrder {
 
 impl Calls for PlaceOrder {
     async fn call(&self, Call { nth, .. }: Call) -> Result<(), CallError> {
-        let customer = index(nth, self.market.customers.len());
         let skus = self.dice.throw_different(nth, self.lines);
-        let skus: Vec<&String> = skus.into_iter().map(|sku| &self.market.skus[sku]).collect();
-        let items = skus.iter().map(|sku| OrderItem { sku: (*sku).clone(), quantity: 1 }).collect();
-        let order = PlaceOrderRequest { request_id: new_id(), items, expected_total: None };
-        let request = self.souk.request(Some(&self.market.customers[customer].token), order);
-        match self.souk.orders(nth).place_order(request).await {
-            Ok(answer) => {
-                let order = answer.into_inner().order.ok_or(CallError::Wrong("no order in the answer"))?;
-                self.books.acknowledge(customer, &skus, order)
-            }
-            Err(status) => {
-                if outcome(&status) == Outcome::Unknown {
-                    self.books.doubt(&skus);
-                }
-                Err(status.into())
-            }
-        }
+        self.place(nth, skus.into_iter().map(|sku| &self.market.skus[sku]).collect()).await
     }
 }
 

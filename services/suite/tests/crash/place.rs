@@ -34,7 +34,7 @@ pub(crate) enum Dying {
 
 impl Place {
     /// Somewhere that has Alice and some tea, and dies at `failpoint`.
-    pub(crate) async fn start(form: Form, failpoint: &str, settings: &[(&'static str, &str)]) -> Self {
+    pub(crate) async fn start(form: Form, failpoint: &str, settings: &[(&str, &str)]) -> Self {
         match form {
             Form::Suite => {
                 let folder = TempDir::with_prefix("souk-crash-").unwrap();
@@ -43,7 +43,8 @@ impl Place {
             }
             Form::Cluster => {
                 let dying = if failpoint.starts_with("inventory") { Dying::Inventory } else { Dying::Order };
-                let settings = settings.iter().chain([&SWEEP]).map(|(name, value)| (*name, (*value).to_owned()));
+                let settings =
+                    settings.iter().chain([&SWEEP]).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
                 let config = ClusterConfig { settings: settings.collect(), ..ClusterConfig::default() };
                 let mut cluster = Cluster::start_with(ClusterConfig { replicas: [1, 2, 2], ..config }).await;
                 cluster.product(SKU, 690, 500).await;
