@@ -29,9 +29,7 @@ impl Term<'_> {
     }
 
     async fn take_place(&mut self, place: Place) -> Result<(), Error> {
-        let mut tx = self.relay.db.read().await?;
-        let position = position::read(&mut tx).await?;
-        tx.rollback().await?;
+        let position = position::read(&mut self.relay.db.read_one().await?).await?;
         let kept = match position.as_ref().filter(|position| position.is_at(&place)) {
             None => false,
             Some(position) => match (u64::try_from(position.sequence), position.event_id) {

@@ -69,6 +69,8 @@ struct Busy {
     until: Option<DateTime<Utc>>,
     /// When its events were last read.
     read_at: DateTime<Utc>,
+    /// The outbox was read since, without it: it may have got events that nobody has seen.
+    passed_over: bool,
 }
 
 impl Busy {
@@ -240,9 +242,7 @@ impl<'r> Term<'r> {
         };
         let closed: Vec<&str> =
             self.busy.iter().filter(|(_, busy)| busy.is_closed(now)).map(|(aggregate, _)| aggregate.as_str()).collect();
-        let mut tx = relay.db.read().await?;
-        let read = outbox::unpublished(&mut tx, &closed, bounds).await?;
-        tx.rollback().await?;
+        let read = outbox::unpublished(&mut relay.db.read_one().await?, &closed, bounds).await?;
         relay.steps.reach(steps::RELAY_READ).await;
         self.unread = read.may_be_more;
         if !read.may_be_more {
@@ -250,11 +250,12 @@ impl<'r> Term<'r> {
             let published = self.busy.values().filter(|busy| busy.until.is_none());
             self.since = Some(published.map(|busy| busy.read_at).fold(now, DateTime::min) - LATE);
         }
+        self.busy.values_mut().for_each(|busy| busy.passed_over = true);
         // Aggregates whose next try was due and that were not read have nothing to tell any more, or come as new ones.
         self.busy.retain(|aggregate, busy| busy.is_closed(now) || read.chains.contains_key(aggregate));
         for (aggregate, events) in read.chains {
             let busy = self.busy.entry(aggregate.clone()).or_default();
-            (busy.until, busy.read_at) = (None, now);
+            (busy.until, busy.read_at, busy.passed_over) = (None, now, false);
             let tracer = relay.kernel.tracer.clone();
             let publishing = publish(relay.bus.clone(), tracer, place.clone(), aggregate, events);
             self.chains.spawn(publishing.instrument(Span::current()));
@@ -290,11 +291,12 @@ impl<'r> Term<'r> {
             self.mark(&published.place, &acknowledged).await?;
         }
         if landed.iter().any(|published| published.failed.is_some()) {
-            self.since = None;
+            (self.unread, self.since) = (true, None);
         }
         for published in landed {
             match published.failed {
-                None => drop(self.busy.remove(&published.aggregate)),
+                // With nothing passed over, nothing is there until somebody wakes us: reading on each time was half of all that is asked.
+                None => self.unread |= self.busy.remove(&published.aggregate).is_none_or(|busy| busy.passed_over),
                 Some((_, error)) if error.concerns_all() => {
                     self.busy.remove(&published.aggregate);
                     self.relay.meters.failed.inc();
@@ -305,7 +307,6 @@ impl<'r> Term<'r> {
                 }
             }
         }
-        self.unread = true;
         Ok(())
     }
 
