@@ -30,9 +30,12 @@ pub enum Kind {
     /// A row stayed locked by another transaction for longer than `lock_timeout_ms`.
     #[error("lock timed out")]
     Locked,
-    /// A statement took longer than `statement_timeout_ms`, or the call's deadline.
+    /// A statement took longer than `statement_timeout_ms`.
     #[error("statement timed out")]
     Timeout,
+    /// The deadline of the call passed before anything was committed. That says nothing of the database.
+    #[error("deadline passed")]
+    Deadline,
     /// A constraint, a type, the statement itself: ours to mend.
     #[error("database error")]
     Bug,
@@ -75,7 +78,7 @@ impl Error {
     /// The deadline of the call has passed.
     pub(crate) fn too_late() -> Self {
         let source = io::Error::new(io::ErrorKind::TimedOut, "the call's deadline has passed").into();
-        Self { kind: Kind::Timeout, source: Arc::new(source) }
+        Self { kind: Kind::Deadline, source: Arc::new(source) }
     }
 
     /// A write was refused since the server takes none (any more): a standby, or it was told so.

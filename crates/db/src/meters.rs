@@ -32,7 +32,7 @@ pub(crate) struct Meters {
     acquire_seconds: Histogram,
     acquire_failures: Counter,
     transactions: [[Counter; 3]; 3],
-    failures: [Counter; 5],
+    failures: [Counter; 6],
 }
 
 /// What a transaction came to.
@@ -47,11 +47,12 @@ pub(crate) enum Outcome {
 const ACCESSES: [(Access, &str); 3] = [(Access::Read, "read"), (Access::ReadOne, "read"), (Access::Write, "write")];
 const OUTCOMES: [(Outcome, &str); 3] =
     [(Outcome::Committed, "committed"), (Outcome::RolledBack, "rolled_back"), (Outcome::Failed, "failed")];
-const KINDS: [(Kind, &str); 5] = [
+const KINDS: [(Kind, &str); 6] = [
     (Kind::Unavailable, "unavailable"),
     (Kind::Conflict, "conflict"),
     (Kind::Locked, "locked"),
     (Kind::Timeout, "timeout"),
+    (Kind::Deadline, "deadline"),
     (Kind::Bug, "bug"),
 ];
 

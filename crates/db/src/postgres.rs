@@ -163,6 +163,8 @@ fn options(url: &str, config: &DbConfig, database: &str) -> Result<PgConnectOpti
         ("enable_mergejoin", "off"),
         ("jit", "off"),
         ("plan_cache_mode", "force_generic_plan"),
+        // Such a plan does not know how few rows a LIMIT asks for, and would start processes to read them all.
+        ("max_parallel_workers_per_gather", "0"),
     ]);
     if config.client_check_interval_ms > 0 {
         options = options.options([("client_connection_check_interval", ms(config.client_check_interval_ms))]);

@@ -193,7 +193,7 @@ impl HandlerError {
             Self::Retry(_) => Verdict::Later,
             Self::Park(_) => Verdict::Never,
             Self::Db(error) => match error.kind() {
-                Kind::Unavailable | Kind::Timeout => Verdict::Unavailable(error.clone()),
+                Kind::Unavailable | Kind::Timeout | Kind::Deadline => Verdict::Unavailable(error.clone()),
                 Kind::Conflict | Kind::Locked => Verdict::Again(error.clone()),
                 Kind::Bug => Verdict::Later,
             },

@@ -45,10 +45,18 @@ pub async fn republish(tx: &mut Tx, from: Option<DateTime<Utc>>) -> Result<(), E
 
 /// Lets up to `limit` events that were published from `from` on, or ever, be published again; how many.
 pub(crate) async fn unmark(tx: &mut Tx, from: Option<DateTime<Utc>>, limit: u32) -> Result<u64, Error> {
-    sql("UPDATE outbox SET published_at = NULL WHERE event_id IN
-         (SELECT event_id FROM outbox WHERE published_at IS NOT NULL AND ($1 IS NULL OR published_at >= $1) LIMIT $2)")
-    .bind(from)
-    .bind(limit)
+    // A text for each: one for both would have PostgreSQL read everything that is kept, for each portion.
+    let which = match from {
+        None => "published_at IS NOT NULL LIMIT $1",
+        Some(_) => "published_at >= $2 ORDER BY published_at LIMIT $1",
+    };
+    let text =
+        format!("UPDATE outbox SET published_at = NULL WHERE event_id IN (SELECT event_id FROM outbox WHERE {which})");
+    let statement = sql(text).bind(limit);
+    match from {
+        None => statement,
+        Some(from) => statement.bind(from),
+    }
     .execute(tx)
     .await
 }

@@ -101,6 +101,7 @@ pub fn database(error: &souk_db::Error) -> Failure {
             tracing::warn!(error = story(error), "database does not answer");
             Failure::unavailable(Reason::DbUnavailable, "the database does not answer", RETRY_AFTER)
         }
+        Kind::Deadline => Failure::new(Code::DeadlineExceeded, Reason::DeadlineExceeded, "the deadline passed"),
         Kind::Conflict | Kind::Locked => {
             let message = "concurrent changes were in the way; try again";
             Failure::new(Code::Aborted, Reason::SerializationConflict, message).retry_after(RETRY_AFTER)

@@ -184,6 +184,6 @@ fn database(error: &souk_db::Error) -> Failure {
         // What placing and cancelling lock is of one order: whoever has it for so long is at the same, in another replica.
         Kind::Locked => in_progress(),
         Kind::Conflict => context::database(error).retry_after(RETRY_SOON),
-        Kind::Unavailable | Kind::Timeout | Kind::Bug => context::database(error),
+        Kind::Unavailable | Kind::Timeout | Kind::Deadline | Kind::Bug => context::database(error),
     }
 }

@@ -12,7 +12,7 @@ use tokio::time::{Instant as TokioInstant, timeout};
 use tracing::debug;
 
 use super::{Server, TRIFLE, millis};
-use crate::error::{Error, breaks_connection, is_read_only};
+use crate::error::{Error, Kind, breaks_connection, is_read_only};
 use crate::transaction::Access;
 
 /// A connection with a transaction. Dropped, it is undone.
@@ -83,6 +83,8 @@ impl Session {
             self.put_at_rest().await;
             return Err(Error::bug("a statement was given up, and its transaction was to be committed"));
         }
+        // All is written: that the caller's time is up is no reason not to hear what became of it. Others may wait for it as well.
+        self.exchange.deadline = None;
         let committed = self.say("COMMIT".to_owned()).await;
         if self.exchange.state == State::Busy {
             return Err(Error::unanswered("whether it was committed is not known"));
@@ -202,7 +204,15 @@ impl Exchange {
             return Error::cut(error);
         }
         self.server.health.answered();
-        error.into()
+        match Error::from(error) {
+            // By the limit that BEGIN has set: the server was ahead of us.
+            error if error.kind() == Kind::Timeout && self.is_late() => Error::too_late(),
+            error => error,
+        }
+    }
+
+    fn is_late(&self) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= TokioInstant::now())
     }
 
     fn release(&self, connection: PoolConnection<Postgres>) -> impl Future<Output = ()> + Send + use<> {

@@ -41,7 +41,7 @@ async fn the_server_itself_ends_a_statement_at_the_deadline_of_its_call() {
     let config = DbConfig { client_check_interval_ms: 0, ..database.config().clone() };
     let db = Db::open(&config).await.unwrap();
     let (result, took) = within(Duration::from_millis(300), slow(&db, "late")).await;
-    assert_eq!(result.unwrap_err().kind(), Kind::Timeout);
+    assert_eq!(result.unwrap_err().kind(), Kind::Deadline);
     assert!(took < Duration::from_secs(5), "{took:?}");
     let soon = Duration::from_secs(5);
     souk_testkit::within(soon, "the statement ends", async || running(&mut observer, "/* late */").await == 0).await;
@@ -54,7 +54,7 @@ async fn a_caller_waits_for_a_connection_no_longer_than_its_deadline() {
     let db = Db::open(&config).await.unwrap();
     let _in_the_way = db.write().await.unwrap();
     let (result, took) = within(Duration::from_millis(100), db.read()).await;
-    assert_eq!(result.unwrap_err().kind(), Kind::Timeout);
+    assert_eq!(result.unwrap_err().kind(), Kind::Deadline);
     assert!(took < Duration::from_secs(5), "{took:?}");
 }
 
@@ -72,7 +72,7 @@ async fn a_caller_waits_for_a_lock_no_longer_than_its_deadline() {
         insert().execute(&mut tx).await
     };
     let (result, took) = within(Duration::from_millis(200), waiting).await;
-    assert_eq!(result.unwrap_err().kind(), Kind::Timeout);
+    assert_eq!(result.unwrap_err().kind(), Kind::Deadline);
     assert!(took < Duration::from_secs(5), "{took:?}");
 }
 
@@ -130,7 +130,7 @@ async fn a_read_of_one_statement_ends_at_the_deadline_of_its_call() {
     assert_eq!(quick.unwrap(), [(1,)]);
     let slow = "SELECT 1 FROM pg_sleep(30) /* late read */".to_owned();
     let (result, took) = within(Duration::from_millis(300), reading(slow)).await;
-    assert_eq!(result.unwrap_err().kind(), Kind::Timeout);
+    assert_eq!(result.unwrap_err().kind(), Kind::Deadline);
     assert!(took < Duration::from_secs(5), "{took:?}");
     // Not told of the deadline, the server finds its client gone.
     let soon = Duration::from_secs(5);

@@ -32,7 +32,7 @@ impl Fixture {
         eventually("calls fail at once", async || {
             let (result, took) = within(CALL, insert(&self.db, 1)).await;
             let kind = result.unwrap_err().kind();
-            assert!(matches!(kind, Kind::Unavailable | Kind::Timeout), "{kind:?}");
+            assert!(matches!(kind, Kind::Unavailable | Kind::Timeout | Kind::Deadline), "{kind:?}");
             assert!(took < CALL + Duration::from_secs(1), "{took:?}");
             took < FAST && kind == Kind::Unavailable
         })
@@ -114,6 +114,26 @@ async fn a_server_that_stands_still_is_found_out_once_and_heals_by_itself() {
     assert_eq!(waiting.await.unwrap().unwrap_err().kind(), Kind::Unavailable);
     fixture.server.wake();
     fixture.heals().await;
+}
+
+#[tokio::test]
+async fn a_commit_is_heard_of_though_the_deadline_passes_while_it_is_on_its_way() {
+    let fixture = fixture(|config| config).await;
+    let commit = async {
+        let mut tx = fixture.db.write().await.unwrap();
+        sql("INSERT INTO t (id, n) VALUES (1, 0)").execute(&mut tx).await.unwrap();
+        fixture.server.freeze();
+        let deadline = souk_runtime::deadline::current().unwrap();
+        let wake = async {
+            tokio::time::sleep_until(deadline).await;
+            fixture.server.wake();
+        };
+        tokio::join!(tx.commit(), wake).0
+    };
+    let time = Duration::from_millis(500);
+    let (committed, took) = within(time, commit).await;
+    committed.unwrap();
+    assert!(took >= time, "{took:?}");
 }
 
 #[tokio::test]

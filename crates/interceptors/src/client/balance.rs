@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -67,7 +68,10 @@ impl Balance {
         {
             tried.note(call.address.id);
         }
-        call.judge(failed);
+        match &result {
+            Err(status) if status.code() == Code::DeadlineExceeded && !call.had_time() => call.is_judged = true,
+            _ => call.judge(failed),
+        }
         result.map(|response| call.until_the_end_of(response))
     }
 }
@@ -102,11 +106,15 @@ fn of_two(addresses: &[Arc<Address>], ids: &Ids) -> Option<Arc<Address>> {
     Some(if load(second) < load(first) { second.clone() } else { first.clone() })
 }
 
+/// No answer for so long says something of the address, a shorter time only of the caller.
+const PATIENCE: Duration = Duration::from_millis(250);
+
 /// A call that has not ended.
 struct Call {
     pool: Arc<Pool>,
     address: Arc<Address>,
     by: Option<Instant>,
+    began: Instant,
     is_judged: bool,
 }
 
@@ -114,7 +122,7 @@ impl Call {
     fn begin(pool: Arc<Pool>, address: Arc<Address>, by: Option<Instant>) -> Self {
         address.in_flight.fetch_add(1, Ordering::Relaxed);
         pool.gauges.in_flight.inc();
-        Self { pool, address, by, is_judged: false }
+        Self { pool, address, by, began: Instant::now(), is_judged: false }
     }
 
     fn judge(&mut self, failed: bool) {
@@ -125,6 +133,11 @@ impl Call {
             (before, 0) if before > 0 => self.pool.answers_calls(self.address.id),
             _ => {}
         }
+    }
+
+    /// Whether an address that is well would have answered. Else whoever calls with hopeless deadlines could have any address left alone.
+    fn had_time(&self) -> bool {
+        self.began.elapsed() >= PATIENCE
     }
 
     /// Streams count as long as they last.
@@ -140,8 +153,8 @@ impl Drop for Call {
     fn drop(&mut self) {
         self.address.in_flight.fetch_sub(1, Ordering::Relaxed);
         self.pool.gauges.in_flight.dec();
-        // Given up because it was late, and not because nobody wanted it any more: that tells something of the address.
-        if !self.is_judged && self.by.is_some_and(|by| by <= Instant::now()) {
+        // Given up because it was late, and not because nobody wanted it any more: that tells something of the address, if it had time.
+        if !self.is_judged && self.by.is_some_and(|by| by <= Instant::now()) && self.had_time() {
             self.judge(true);
         }
     }
