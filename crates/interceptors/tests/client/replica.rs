@@ -46,14 +46,30 @@ impl Replica {
         Self::start_with(address, &config, answer).await
     }
 
+    /// A replica that says that it is well, and never answers a call.
+    pub(crate) async fn silent(address: SocketAddr) -> Self {
+        let served = Arc::<AtomicUsize>::default();
+        let count = served.clone();
+        let silence = move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+            futures::future::pending()
+        };
+        Self::serving(address, &ServerConfig::default(), Probe::echo().answering(silence), served).await
+    }
+
     /// The same, under other settings.
     pub(crate) async fn start_with(
         address: SocketAddr,
         config: &ServerConfig,
         answer: impl Fn(usize) -> Result<Bytes, Status> + Send + Sync + 'static,
     ) -> Self {
-        let (kernel, served) = (kernel(), Arc::<AtomicUsize>::default());
-        let (service, health) = service(served.clone(), answer).await;
+        let served = Arc::<AtomicUsize>::default();
+        Self::serving(address, config, counting(served.clone(), answer), served).await
+    }
+
+    async fn serving(address: SocketAddr, config: &ServerConfig, probe: Probe, served: Arc<AtomicUsize>) -> Self {
+        let kernel = kernel();
+        let (service, health) = service(probe).await;
         let listener = bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         serve(&kernel, "replica", listener, config, service).unwrap();
@@ -107,10 +123,17 @@ pub(crate) fn at(nth: usize, port: u16) -> SocketAddr {
     ([127, 0, 0, 1 + u8::try_from(nth).unwrap()], port).into()
 }
 
-/// What a replica serves: calls, which are counted, and its health.
-pub(crate) async fn service(
+/// Answers calls by their number, and counts them.
+pub(crate) fn counting(
     served: Arc<AtomicUsize>,
     answer: impl Fn(usize) -> Result<Bytes, Status> + Send + Sync + 'static,
+) -> Probe {
+    Probe::echo().answering(move |_| ready(answer(served.fetch_add(1, Ordering::Relaxed))))
+}
+
+/// What a replica serves: calls, and its health.
+pub(crate) async fn service(
+    probe: Probe,
 ) -> (
     impl Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + Sync,
     HealthReporter,
@@ -121,8 +144,7 @@ pub(crate) async fn service(
         let endless = futures::stream::once(ready(Ok(Bytes::new()))).chain(futures::stream::pending());
         ready(Ok(endless.boxed()))
     };
-    let probe =
-        Probe::echo().answering(move |_| ready(answer(served.fetch_add(1, Ordering::Relaxed)))).streaming(stream);
+    let probe = probe.streaming(stream);
     let both = service_fn(move |request: Request<Body>| {
         let (probe, watched) = (probe.clone(), watched.clone());
         async move {

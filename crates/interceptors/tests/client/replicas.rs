@@ -294,6 +294,32 @@ async fn an_address_that_fails_call_after_call_is_left_alone_for_a_while() {
 }
 
 #[tokio::test]
+async fn an_address_is_left_alone_for_silence_only_if_it_had_time_to_answer() {
+    let [well] = Replica::start_all().await;
+    let silent = Replica::silent(at(1, well.address.port())).await;
+    let name = Name::of([well.address, silent.address]);
+    let client = |timeout_ms| {
+        name.client(|config| (config.timeout_ms, config.outlier_failures, config.tries_max) = (timeout_ms, 3, 1))
+    };
+    let left_alone = |client: &Client| client.metric("ejections_total", ",cause=\"outlier\"");
+    let hasty = client(20);
+    healthy(&hasty, 2).await;
+    eventually("it was called often", async || {
+        drop(probe::call(hasty.channel.clone(), READ, message()).await);
+        silent.served() > 20
+    })
+    .await;
+    assert_eq!(left_alone(&hasty), 0);
+    let patient = client(400);
+    healthy(&patient, 2).await;
+    eventually("it is left alone", async || {
+        drop(probe::call(patient.channel.clone(), READ, message()).await);
+        left_alone(&patient) == 1
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_only_address_is_never_left_alone_for_failed_calls() {
     let bad = Replica::answering(at(0, 0), |_| Err(definite(Code::Unavailable))).await;
     let client = Name::of([bad.address]).client(|config| (config.outlier_failures, config.tries_max) = (1, 1));

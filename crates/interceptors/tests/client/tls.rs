@@ -25,7 +25,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::probe::{self, ADD, READ, message};
-use crate::replica::{Client, Name, at, service};
+use crate::replica::{Client, Name, at, counting, service};
 
 /// Who signs.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -76,7 +76,7 @@ struct Secure {
 impl Secure {
     async fn start(address: SocketAddr, signed: &Signed, clients_of: Option<&str>) -> Self {
         let served = Arc::<AtomicUsize>::default();
-        let (service, health) = service(served.clone(), |_| Ok(Bytes::new())).await;
+        let (service, health) = service(counting(served.clone(), |_| Ok(Bytes::new()))).await;
         let listener = bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let mut tls = ServerTlsConfig::new().identity(Identity::from_pem(&signed.certificate, &signed.key));
