@@ -35,7 +35,7 @@ pub struct ClientConfig {
     /// But no more than so many.
     pub ejection_max_ms: u64,
     /// An address is left alone for `outlier_ejection_ms` when so many calls in a row have failed there: UNAVAILABLE, no connection, no answer
-    /// in time.
+    /// in time, if that was 250 ms or more.
     pub outlier_failures: u32,
     /// For so many milliseconds, as many again for each time in a row, up to ten times as many.
     pub outlier_ejection_ms: u64,
